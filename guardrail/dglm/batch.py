@@ -1,0 +1,104 @@
+"""Collate pairs into the tensors that the decoder is trained on and prompted with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from guardrail.dglm.codec import Codec, Tokens
+from guardrail.dglm.corpus import Pair
+from guardrail.dglm.decoder import CONTEXT, DRAFT, Prefix
+
+START, END, PAD = 101, 102, 0  # [CLS], [SEP], [PAD] of the BERT vocabulary
+EMPTY = Tokens((), (), ())
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixTokens:
+    """Context and draft of one request, tokenised."""
+
+    draft: Tokens
+    context: Tokens = EMPTY
+
+
+def tokenise_prefix(codec: Codec, draft: str, before: str, draft_limit: int = 96, context_limit: int = 32) -> PrefixTokens:
+    """Tokenise a draft and the *end* of what stands before it."""
+    context = codec.encode(before)
+    if len(context) > context_limit:
+        context = Tokens(*(part[-context_limit:] for part in (context.ids, context.forms, context.surfaces)))
+    return PrefixTokens(codec.encode(draft, draft_limit), context)
+
+
+def collate_prefix(prefixes: Sequence[PrefixTokens], soft: Tensor) -> Prefix:
+    """Return a padded `Prefix` of B requests: context, [SEP], draft, [SEP] (the separators only where there is text)."""
+    rows = [_prefix_row(prefix) for prefix in prefixes]
+    length = max(1, max(len(row) for row in rows))
+    table = torch.zeros(len(rows), length, 5, dtype=torch.long)
+    for index, row in enumerate(rows):
+        if row:
+            table[index, : len(row)] = torch.tensor(row, dtype=torch.long)
+    ids, forms, segments, positions, kind = table.unbind(dim=-1)
+    return Prefix(ids, forms, segments, positions, kind > 0, kind == 2, soft)
+
+
+def _prefix_row(prefix: PrefixTokens) -> list[tuple[int, int, int, int, int]]:
+    """Rows of (id, form, segment, position, kind); kind 0 pad, 1 seen, 2 copyable."""
+    row: list[tuple[int, int, int, int, int]] = []
+    if prefix.context:
+        row += [(i, f, CONTEXT, p + 1, 1) for p, (i, f) in enumerate(zip(prefix.context.ids, prefix.context.forms, strict=True))]
+        row.append((END, 0, CONTEXT, len(prefix.context) + 1, 1))
+    if prefix.draft:
+        row += [(i, f, DRAFT, p + 1, 2) for p, (i, f) in enumerate(zip(prefix.draft.ids, prefix.draft.forms, strict=True))]
+        row.append((END, 0, DRAFT, len(prefix.draft) + 1, 1))
+    return row
+
+
+@dataclass(slots=True)
+class TargetBatch:
+    """Written tokens: `ids`/`forms` are fed in (starting with [CLS]), `next_ids`/`next_forms` are to be predicted.
+
+    All (B, T) int64; `weight` (B, T) is 1.0 where a token counts in the loss.
+    """
+
+    ids: Tensor
+    forms: Tensor
+    next_ids: Tensor
+    next_forms: Tensor
+    weight: Tensor
+
+
+def collate_target(targets: Sequence[Tokens]) -> TargetBatch:
+    """Shift and pad B targets."""
+    length = max(len(target) for target in targets) + 1
+    ids = torch.full((len(targets), length), PAD, dtype=torch.long)
+    forms, next_forms = torch.zeros_like(ids), torch.zeros_like(ids)
+    next_ids = torch.full_like(ids, PAD)
+    weight = torch.zeros(ids.shape)
+    for row, target in enumerate(targets):
+        count = len(target)
+        ids[row, : count + 1] = torch.tensor([START, *target.ids])
+        forms[row, : count + 1] = torch.tensor([0, *target.forms])
+        next_ids[row, : count + 1] = torch.tensor([*target.ids, END])
+        next_forms[row, : count + 1] = torch.tensor([*target.forms, 0])
+        weight[row, : count + 1] = 1.0
+    return TargetBatch(ids, forms, next_ids, next_forms, weight)
+
+
+@dataclass(slots=True)
+class Example:
+    """One training example, tokenised, with the text whose embedding is wanted."""
+
+    prefix: PrefixTokens
+    target: Tokens
+    text: str
+
+    def __len__(self) -> int:
+        return len(self.prefix.draft) + len(self.prefix.context) + 2 * len(self.target)
+
+
+def make_example(codec: Codec, pair: Pair, target_limit: int = 64) -> Example:
+    """Tokenise a training pair."""
+    return Example(tokenise_prefix(codec, pair.source, pair.before), codec.encode(pair.target, target_limit), pair.target)

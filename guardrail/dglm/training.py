@@ -1,0 +1,270 @@
+"""Train the decoder. Read top to bottom: recipe, batches, step, checkpoint, loop.
+
+A batch is a function of (seed, step) alone, so that a killed run resumes exactly.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from guardrail.dglm import latents
+from guardrail.dglm.batch import Example, collate_prefix, collate_target, make_example
+from guardrail.dglm.codec import Codec
+from guardrail.dglm.corpus import Corpus, load_corpus
+from guardrail.dglm.corruption import Spoiler
+from guardrail.dglm.decoder import Decoder, DecoderConfig, warm_start
+from guardrail.dglm.loss import decoder_loss
+from guardrail.dglm.prompt import noise_latent
+from guardrail.encoder import Encoder, load_encoder
+from guardrail.errors import ConfigurationError, GuardrailError
+
+FORM_LOSS_WEIGHT = 0.3
+Report = Callable[[dict[str, Any]], None]
+
+
+class TrainingDiverged(GuardrailError):
+    """The loss became NaN or infinite; the last checkpoint is kept."""
+
+
+@dataclass(slots=True)
+class TrainingState:
+    """What a checkpoint holds."""
+
+    decoder: Decoder
+    average: dict[str, Tensor]  # exponential moving average of the weights
+    optimiser: torch.optim.AdamW
+    step: int = 0
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Read a recipe.
+
+    Raises:
+        ConfigurationError: the file is missing or is no mapping.
+    """
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"recipe {path} cannot be read: {error}") from error
+    if not isinstance(recipe, dict):
+        raise ConfigurationError(f"recipe {path} should be a mapping of settings")
+    return recipe
+
+
+def output_vocabulary(codec: Codec, corpus: Corpus, size: int) -> tuple[int, ...]:
+    """Return the ids that the softmax can write: the most frequent pieces of the targets, and every single character."""
+    counts: Counter[int] = Counter()
+    for pairs in corpus.pairs.values():
+        for pair in pairs:
+            counts.update(codec.encode(pair.target).ids)
+    for sentence, _ in corpus.clean:
+        counts.update(codec.encode(sentence).ids)
+    counts.pop(codec.unknown_id, None)
+    singles = {i for i, piece in enumerate(codec.pieces) if len(piece.removeprefix("##")) == 1 and piece.isascii()}
+    special = {102}  # [SEP] ends a sentence
+    frequent = [i for i, _ in counts.most_common(size)]
+    return tuple(sorted(special | singles | set(frequent[: size - len(singles)])))
+
+
+def latent_texts(corpus: Corpus, count: int, seed: int) -> list[str]:
+    """A balanced sample for the latent statistics: a third each clean sentences, drafts and rewrites of pairs."""
+    rng = np.random.default_rng(seed)
+    pairs = corpus.pairs["paradetox"] + corpus.pairs["repairs"]
+    drawn = rng.permutation(len(pairs))[: count // 3]
+    clean = rng.permutation(len(corpus.clean))[: count // 3]
+    drafts = [pairs[i].source for i in drawn] + corpus.outbursts[: count // 10]
+    return [corpus.clean[i][0] for i in clean] + drafts + [pairs[i].target for i in drawn]
+
+
+def new_decoder(recipe: Mapping[str, Any], encoder: Encoder, output_ids: tuple[int, ...]) -> Decoder:
+    """Build the decoder of a recipe, warm-started from the encoder's own transformer."""
+    torch.manual_seed(int(recipe["seed"]))
+    decoder = Decoder(DecoderConfig(latent_dim=encoder.dim, output_ids=output_ids, **recipe["model"]))
+    warm_start(decoder, encoder.transformer_state())
+    return decoder
+
+
+class BatchSource:
+    """Micro-batches of a step, with the embeddings of their targets."""
+
+    def __init__(self, recipe: Mapping[str, Any], corpus: Corpus, codec: Codec, mixture: str = "mixture") -> None:
+        self.recipe, self.codec = recipe, codec
+        self.spoiler = Spoiler(corpus, dict(recipe[mixture]))
+
+    def __call__(self, step: int) -> list[list[Example]]:
+        """Return the examples of `step`, sorted by length and cut into micro-batches."""
+        rng = np.random.default_rng([int(self.recipe["seed"]), step])
+        examples = [make_example(self.codec, self.spoiler.draw(rng)) for _ in range(int(self.recipe["batch"]))]
+        examples = sorted((example for example in examples if example.target), key=len)
+        size = int(self.recipe["micro_batch"])
+        return [examples[start : start + size] for start in range(0, len(examples), size)]
+
+
+def prepare(examples: list[Example], decoder: Decoder, encoder: Encoder, stats: latents.LatentStatistics, noise: float) -> Any:
+    """Collate a micro-batch: embed the targets, noise the latents, make the soft tokens."""
+    x = stats.normalise(encoder.encode([example.text for example in examples]))
+    signal = 1.0 - noise * torch.rand(len(examples)) ** 2
+    latent = noise_latent(torch.from_numpy(x), signal)
+    prefix = collate_prefix([example.prefix for example in examples], decoder.prompt(latent, signal))
+    return prefix, collate_target([example.target for example in examples])
+
+
+def learning_rate(step: int, steps: int, settings: Mapping[str, Any]) -> float:
+    """Linear warm-up, then a cosine down to 5% of the peak."""
+    warmup = int(settings["warmup"])
+    if step < warmup:
+        return float(settings["lr"]) * (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(1, steps - warmup))
+    return float(settings["lr"]) * (0.05 + 0.95 * 0.5 * (1.0 + math.cos(math.pi * progress)))
+
+
+def train_step(state: TrainingState, batches: list[Any], lr: float, settings: Mapping[str, Any], output_index: Tensor) -> dict[str, float]:
+    """One optimiser step over prepared micro-batches (callables, so that only one graph is alive at a time)."""
+    for group in state.optimiser.param_groups:
+        group["lr"] = lr
+    state.optimiser.zero_grad(set_to_none=True)
+    token_total = form_total = count_total = 0.0
+    for prepare_batch in batches:
+        prefix, target = prepare_batch()
+        token_loss, form_loss, count = decoder_loss(state.decoder, prefix, target, output_index)
+        loss = (token_loss + FORM_LOSS_WEIGHT * form_loss) / 1000.0  # rescaled by the true count below
+        loss.backward()  # type: ignore[no-untyped-call]
+        token_total += token_loss.item()
+        form_total += form_loss.item()
+        count_total += count.item()
+    if not math.isfinite(token_total + form_total):
+        raise TrainingDiverged(f"the loss is not finite at step {state.step}; the last checkpoint is kept")
+    for parameter in state.decoder.parameters():
+        if parameter.grad is not None:
+            parameter.grad.mul_(1000.0 / count_total)
+    torch.nn.utils.clip_grad_norm_(state.decoder.parameters(), float(settings["clip"]))
+    state.optimiser.step()
+    decay = min(float(settings["ema"]), (1.0 + state.step) / (10.0 + state.step))
+    with torch.no_grad():
+        for name, parameter in state.decoder.named_parameters():
+            state.average[name].lerp_(parameter, 1.0 - decay)
+    state.step += 1
+    return {"loss": token_total / count_total, "form_loss": form_total / count_total, "tokens": count_total}
+
+
+def validation_loss(decoder: Decoder, batches: list[Any], output_index: Tensor) -> dict[str, float]:
+    """Mean token loss over prepared micro-batches, in nats."""
+    totals = np.zeros(3)
+    with torch.no_grad():
+        for prepare_batch in batches:
+            parts = decoder_loss(decoder, *prepare_batch(), output_index)
+            totals += [part.item() for part in parts]
+    return {"validation_loss": totals[0] / totals[2], "validation_form_loss": totals[1] / totals[2]}
+
+
+def new_state(decoder: Decoder, settings: Mapping[str, Any]) -> TrainingState:
+    """Wrap a decoder with its optimiser and moving average."""
+    optimiser = torch.optim.AdamW(
+        decoder.parameters(), lr=float(settings["lr"]), betas=tuple(settings["betas"]), weight_decay=float(settings["weight_decay"])
+    )
+    average = {name: parameter.detach().clone() for name, parameter in decoder.named_parameters()}
+    return TrainingState(decoder, average, optimiser)
+
+
+def save_state(state: TrainingState, folder: Path) -> None:
+    """Write weights, average and optimiser moments; the rename makes it atomic."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"model.{name}": p.detach() for name, p in state.decoder.named_parameters()}
+    tensors |= {f"average.{name}": tensor for name, tensor in state.average.items()}
+    for name, parameter in state.decoder.named_parameters():
+        for key, value in state.optimiser.state.get(parameter, {}).items():
+            tensors[f"optimiser.{key}.{name}"] = value
+    temporary = folder / "state.tmp"
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, {"step": str(state.step)})
+    temporary.replace(folder / "state.safetensors")
+
+
+def load_state(state: TrainingState, folder: Path) -> bool:
+    """Restore what `save_state` wrote into `state`; False where there is nothing to restore."""
+    path = folder / "state.safetensors"
+    if not path.exists():
+        return False
+    tensors = load_file(path)
+    with safe_open(path, "pt") as opened:
+        state.step = int(opened.metadata()["step"])
+    with torch.no_grad():
+        for name, parameter in state.decoder.named_parameters():
+            parameter.copy_(tensors[f"model.{name}"])
+            state.average[name].copy_(tensors[f"average.{name}"])
+            keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"optimiser.{key}.{name}" in tensors]
+            state.optimiser.state[parameter] = {key: tensors[f"optimiser.{key}.{name}"].clone() for key in keys}
+    return True
+
+
+def train_decoder(recipe_path: Path, data: Path, out: Path, *, report: Report, steps: int | None = None) -> Path:
+    """Train (or resume) the decoder of a recipe; returns the folder of the run.
+
+    Args:
+        recipe_path: YAML recipe. data: folder of the shared data. out: folder for checkpoints, log and latent statistics.
+        report: called with a dictionary after every step.
+        steps: stop after this many optimiser steps in all (default: the recipe's).
+
+    Raises:
+        TrainingDiverged: the loss is not finite.
+    """
+    recipe = read_recipe(recipe_path)
+    steps = steps or int(recipe["steps"])
+    project = recipe_path.resolve().parents[2]
+    encoder = load_encoder(recipe["encoder"])
+    codec = Codec(encoder.word_tokenizer())
+    corpus = load_corpus(recipe, data, project, int(recipe["seed"]))
+    stats = _latent_statistics(out / "latents.safetensors", encoder, corpus, int(recipe["seed"]))
+    ids_path = out / "output_ids.json"
+    if not ids_path.exists():
+        ids_path.write_text(json.dumps(output_vocabulary(codec, corpus, int(recipe["output_vocabulary"]))), encoding="utf8")
+    output_ids = tuple(json.loads(ids_path.read_text(encoding="utf8")))
+    decoder = new_decoder(recipe, encoder, output_ids)
+    output_index = torch.full((decoder.config.vocabulary,), -1)
+    output_index[decoder.output_ids] = torch.arange(len(output_ids))
+    settings = recipe["optimiser"]
+    state = new_state(decoder, settings)
+    load_state(state, out)
+    source = BatchSource(recipe, corpus, codec)
+    held_aside = load_corpus(recipe, data, project, int(recipe["seed"]), split="test")
+    validate = BatchSource(recipe, held_aside, codec, "validation_mixture")
+    noise = float(recipe["noise_augmentation"])
+
+    def prepared(batches: list[list[Example]], noise: float) -> list[Any]:
+        return [lambda examples=examples: prepare(examples, decoder, encoder, stats, noise) for examples in batches]
+
+    log = (out / "log.jsonl").open("a", encoding="utf8")
+    with log:
+        while state.step < steps:
+            started, step = time.perf_counter(), state.step
+            torch.manual_seed(int(recipe["seed"]) * 1_000_003 + step)
+            lr = learning_rate(step, int(recipe["steps"]), settings)
+            row: dict[str, Any] = train_step(state, prepared(source(step), noise), lr, settings, output_index)
+            seconds = time.perf_counter() - started
+            row |= {"step": state.step, "steps": steps, "lr": lr, "seconds": seconds, "examples_per_second": recipe["batch"] / seconds}
+            if state.step % int(recipe["checkpoint_every"]) == 0 or state.step == steps:
+                save_state(state, out)
+                row |= validation_loss(decoder, prepared([b for i in range(3) for b in validate(10**6 + i)], 0.0), output_index)
+            log.write(json.dumps(row) + "\n")
+            log.flush()
+            report(row)
+    return out
+
+
+def _latent_statistics(path: Path, encoder: Encoder, corpus: Corpus, seed: int) -> latents.LatentStatistics:
+    if not path.exists():
+        latents.save(latents.measure(encoder, latent_texts(corpus, 24_000, seed)), path)
+    return latents.load(path)
