@@ -1,0 +1,203 @@
+"""A decision as the rows that are stored of it.
+
+Everything is brought into the form in which the database will return it (escaped text, finite numbers, plain lists)
+*before* it is hashed, so that a row read back hashes to the same value on SQLite and on PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from guardrail.audit import chain
+from guardrail.audit.escaping import escape, identifier
+from guardrail.errors import AuditUnavailable
+from guardrail.types import Candidate, Decision, Reason, Rewrite, Span
+
+__all__ = ["DecisionRows", "finite", "prepare"]
+
+_LARGEST = 1e15
+"""Beyond it JSONB returns a float as an integer, and no number that we store means anything there."""
+
+Row = dict[str, Any]
+
+
+@dataclass(slots=True)
+class DecisionRows:
+    """The rows of one decision. `sequence`, `previous_hash` and `hash` are filled in when it joins its chain."""
+
+    decision: Row
+    scores: list[Row]
+    reasons: list[Row]
+    rewrites: list[Row]
+    content: bytes
+
+
+def prepare(
+    decision: Decision, *, community: str, conversation: str | None = None, store_text: bool = True
+) -> DecisionRows:
+    """Return the rows of `decision`.
+
+    Args:
+        store_text: False keeps salted digests, lengths and spans, but no text.
+
+    Raises:
+        AuditUnavailable: the decision makes no sense (its risk is not a number); it is not recorded.
+    """
+    salt = os.urandom(16).hex()
+    key = identifier(decision.id)
+    row = _decision_row(decision, salt, store_text)
+    row["id"] = key
+    row["community"] = identifier(community)
+    row["conversation"] = None if conversation is None else identifier(conversation)
+    scores = [
+        {"decision_id": key, "classifier": name, "value": value} for name, value in _numbers(decision.scores).items()
+    ]
+    reasons = [_reason_row(key, position, reason) for position, reason in enumerate(decision.reasons)]
+    rewrites = _rewrite_rows(key, decision.rewrite, salt, store_text) if decision.rewrite is not None else []
+    return DecisionRows(row, scores, reasons, rewrites, chain.content(row, scores, reasons, rewrites))
+
+
+def _decision_row(decision: Decision, salt: str, store_text: bool) -> Row:
+    if not math.isfinite(decision.risk):
+        raise AuditUnavailable(
+            f"decision {decision.id!r} cannot be recorded: its risk is {decision.risk}, expected a number from 0 to 1"
+        )
+    delivered = decision.delivered
+    altered = delivered != decision.source
+    source_text = escape(decision.source)
+    delivered_text = escape(delivered) if altered else source_text
+    source_digest = chain.digest(salt, source_text)
+    return {
+        "created_at": _moment(decision.created_at),
+        "request_id": identifier(decision.request_id),
+        "stage": decision.stage.value,
+        "state": decision.state.value,
+        "action": decision.action.value,
+        "risk": finite(decision.risk),
+        "policy": identifier(decision.policy),
+        "revision": identifier(decision.revision),
+        "shadow": bool(decision.shadow),
+        "withheld": decision.text is None,
+        "altered": altered,
+        "text_stored": store_text,
+        "source_text": source_text if store_text else None,
+        "delivered_text": delivered_text if store_text and altered else None,
+        "source_length": len(decision.source),
+        "delivered_length": len(delivered),
+        "salt": salt,
+        "source_digest": source_digest,
+        "delivered_digest": chain.digest(salt, delivered_text) if altered else source_digest,
+        "rules": _numbers(decision.rules),
+        "failures": {identifier(name): escape(str(error)) for name, error in decision.failures.items()},
+        "models": {identifier(name): escape(str(sha)) for name, sha in decision.models.items()},
+        "timings_ms": _numbers(decision.timings_ms),
+        "note": escape(decision.note),
+    }
+
+
+def _reason_row(key: str, position: int, reason: Reason) -> Row:
+    return {
+        "decision_id": key,
+        "position": position,
+        "rule": identifier(reason.rule),
+        "stage": reason.stage.value,
+        "action": reason.action.value,
+        "risk": finite(reason.risk),
+        "threshold": finite(reason.threshold),
+        "contributions": _numbers(reason.contributions),
+        "spans": [[int(start), int(end)] for start, end in reason.spans],
+        "description": escape(reason.description),
+    }
+
+
+def _rewrite_rows(key: str, rewrite: Rewrite, salt: str, store_text: bool) -> list[Row]:
+    candidates = rewrite.candidates
+    chosen = _chosen(rewrite)
+    if chosen is None:  # a redaction, say, which is made and not proposed
+        chosen = len(candidates)
+        candidates = (*candidates, _as_candidate(rewrite))
+    rows = [
+        _candidate_row(key, position, candidate, rewrite, salt, store_text)
+        for position, candidate in enumerate(candidates)
+    ]
+    rows[chosen]["chosen"] = True
+    rows[chosen]["edits"] = _edits(rewrite.edits)
+    return rows
+
+
+def _candidate_row(key: str, position: int, candidate: Candidate, rewrite: Rewrite, salt: str, store_text: bool) -> Row:
+    text = escape(candidate.text)
+    seed = candidate.seed if candidate.seed is not None else rewrite.seed
+    return {
+        "decision_id": key,
+        "position": position,
+        "method": identifier(candidate.method),
+        "chosen": False,
+        "passes": bool(candidate.passes),
+        "risk_before": finite(rewrite.risk_before),
+        "risk_after": finite(candidate.risk),
+        "similarity": finite(candidate.similarity),
+        "fluency": finite(candidate.fluency),
+        "utility": finite(candidate.utility),
+        "seed": None if seed is None else str(int(seed)),
+        "scores_after": _numbers(candidate.scores),
+        "edits": None,
+        "text": text if store_text else None,
+        "text_length": len(candidate.text),
+        "text_digest": chain.digest(salt, text),
+    }
+
+
+def _chosen(rewrite: Rewrite) -> int | None:
+    same_text = [index for index, candidate in enumerate(rewrite.candidates) if candidate.text == rewrite.text]
+    same_method = [index for index in same_text if rewrite.candidates[index].method == rewrite.method]
+    return next(iter(same_method or same_text), None)
+
+
+def _as_candidate(rewrite: Rewrite) -> Candidate:
+    return Candidate(
+        text=rewrite.text,
+        method=rewrite.method,
+        risk=rewrite.risk_after,
+        passes=True,
+        similarity=rewrite.similarity,
+        seed=rewrite.seed,
+    )
+
+
+def _edits(edits: Sequence[tuple[Span, str]]) -> list[list[int]]:
+    # The replacement itself is a piece of the rewritten text; its length is enough to find it there, and leaves no
+    # text behind where texts are not stored or are erased.
+    return [[int(start), int(end), len(replacement)] for (start, end), replacement in edits]
+
+
+def _moment(seconds: float) -> datetime:
+    try:
+        return datetime.fromtimestamp(seconds or time.time(), UTC)
+    except (OverflowError, ValueError, OSError):
+        return datetime.fromtimestamp(time.time(), UTC)
+
+
+def _numbers(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {identifier(name): finite(value) for name, value in values.items()}
+
+
+def finite(value: float | None) -> float | None:
+    """Return a number that SQLite, JSON and JSONB all return unchanged.
+
+    NaN becomes None, infinities are clamped to +-1e15, and -0.0 becomes 0.0 (JSONB and SQLite have no negative zero).
+    """
+    if value is None:
+        return None
+    number = float(value)
+    if -_LARGEST < number < _LARGEST:
+        return number + 0.0
+    if number != number:
+        return None
+    return math.copysign(_LARGEST, number)

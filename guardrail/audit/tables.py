@@ -1,0 +1,244 @@
+"""The tables, as SQLAlchemy Core. `migrations/` builds them; `guardrail db check` proves that both agree.
+
+Names of constraints follow one convention from the first migration on, because a constraint without a name cannot be
+altered on SQLite. Times are UTC. Text columns hold escaped text (see `guardrail.audit.escaping`). Numbers in JSON are
+finite (see `guardrail.audit.rows`). Enumerations are plain strings without CHECK constraints: a new state must not need
+a rebuild of a ten-million-row table.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+__all__ = [
+    "NAMING_CONVENTION",
+    "UtcDateTime",
+    "appeals",
+    "chain_heads",
+    "decisions",
+    "json_type",
+    "labels",
+    "metadata",
+    "policy_revisions",
+    "reasons",
+    "reviews",
+    "rewrites",
+    "scores",
+]
+
+NAMING_CONVENTION = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+metadata = MetaData(naming_convention=NAMING_CONVENTION)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC `datetime` with microseconds: `timestamptz` on PostgreSQL, ISO text on SQLite.
+
+    Raises:
+        ValueError: a naive datetime is bound; it would silently be taken for another zone.
+    """
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse a naive time; SQLite gets it without the zone, which is UTC for all."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a zone cannot be stored; pass an aware datetime")
+        return value.astimezone(UTC).replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Give the time back in UTC, whatever zone the session shows."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def json_type() -> TypeEngine[Any]:
+    """JSONB on PostgreSQL, JSON text elsewhere; Python None is SQL NULL."""
+    return JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+
+
+policy_revisions = Table(
+    "policy_revisions",
+    metadata,
+    Column("revision", String, primary_key=True),  # "sha256:..." of the resolved policy
+    Column("name", String, nullable=False),
+    Column("document", Text, nullable=False),  # canonical JSON of the resolved policy: the very text that was hashed
+    Column("created_at", UtcDateTime, nullable=False),  # first seen
+)
+
+# One row per community: the end of its hash chain. Its row lock is what makes writers of one community take turns.
+chain_heads = Table(
+    "chain_heads",
+    metadata,
+    Column("community", String, primary_key=True),
+    Column("sequence", BigInteger, nullable=False),  # of the last decision; 0 before the first
+    Column("hash", String, nullable=False),
+)
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("community", String, nullable=False),
+    Column("sequence", BigInteger, nullable=False),  # position in the community's chain: 1, 2, 3, ...
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("request_id", String, nullable=False),  # one logical client call, over all of its retries
+    Column("conversation", String),
+    Column("stage", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("action", String, nullable=False),
+    Column("risk", Double, nullable=False),
+    Column("policy", String, nullable=False),
+    Column("revision", String, ForeignKey("policy_revisions.revision"), nullable=False),
+    Column("shadow", Boolean, nullable=False),
+    Column("withheld", Boolean, nullable=False),  # the reader saw a refusal
+    Column("altered", Boolean, nullable=False),  # the reader saw something other than the source
+    Column("text_stored", Boolean, nullable=False),  # False: only digests and spans were kept
+    Column("source_text", Text),
+    Column("delivered_text", Text),  # only where altered; otherwise it is the source text
+    Column("source_length", Integer, nullable=False),  # code points of the original
+    Column("delivered_length", Integer, nullable=False),
+    Column("salt", String, nullable=False),  # 16 random bytes in hex; erased together with the text
+    Column("source_digest", String, nullable=False),  # "sha256:..." of salt + text
+    Column("delivered_digest", String, nullable=False),
+    Column("rules", json_type(), nullable=False),  # rule -> risk, all rules of the stage
+    Column("failures", json_type(), nullable=False),  # classifier -> error
+    Column("models", json_type(), nullable=False),  # name -> sha256
+    Column("timings_ms", json_type(), nullable=False),
+    Column("note", Text, nullable=False),
+    Column("previous_hash", String, nullable=False),
+    Column("hash", String, nullable=False),
+    UniqueConstraint("community", "sequence"),
+    Index(None, "community", "created_at", "id"),
+    Index(None, "community", "state", "created_at", "id"),
+    Index(None, "community", "action", "created_at", "id"),
+    Index(None, "community", "risk"),
+    Index(None, "created_at", "id"),
+    Index(None, "conversation"),
+    Index(None, "request_id"),
+    Index(None, "revision"),
+)
+
+scores = Table(
+    "scores",
+    metadata,
+    Column("decision_id", String, ForeignKey("decisions.id"), primary_key=True),
+    Column("classifier", String, primary_key=True),
+    Column("value", Double),  # NULL where the classifier answered NaN
+    sqlite_with_rowid=False,
+)
+
+reasons = Table(
+    "reasons",
+    metadata,
+    Column("decision_id", String, ForeignKey("decisions.id"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("rule", String, nullable=False),
+    Column("stage", String, nullable=False),
+    Column("action", String, nullable=False),
+    Column("risk", Double),
+    Column("threshold", Double),
+    Column("contributions", json_type(), nullable=False),  # classifier -> share of the pooled logit
+    Column("spans", json_type(), nullable=False),  # [[start, end], ...] in the original source
+    Column("description", Text, nullable=False),
+    Index(None, "rule", "decision_id"),
+    sqlite_with_rowid=False,
+)
+
+rewrites = Table(
+    "rewrites",
+    metadata,
+    Column("decision_id", String, ForeignKey("decisions.id"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("method", String, nullable=False),
+    Column("chosen", Boolean, nullable=False),
+    Column("passes", Boolean, nullable=False),
+    Column("risk_before", Double),
+    Column("risk_after", Double),
+    Column("similarity", Double),
+    Column("fluency", Double),  # mean log-probability per token, nats
+    Column("utility", Double),  # what selection ranked by
+    Column("seed", String),  # decimal; a seed of 64 bits does not fit BIGINT
+    Column("scores_after", json_type(), nullable=False),  # classifier -> probability; before: the decision's scores
+    Column("edits", json_type()),  # [[start, end in the source, length of the replacement], ...]; the chosen one's
+    Column("text", Text),
+    Column("text_length", Integer, nullable=False),
+    Column("text_digest", String, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# What people say of a decision. Rows are added, never changed: a second look is a second row.
+reviews = Table(
+    "reviews",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("decision_id", String, ForeignKey("decisions.id"), nullable=False, index=True),
+    Column("reviewer", String, nullable=False),
+    Column("verdict", String, nullable=False),  # uphold | overturn | edit | prefer | escalate | comment
+    Column("comment", Text, nullable=False),
+    Column("edited_text", Text),  # for `edit`
+    Column("preferred", Integer),  # position in rewrites, for `prefer`
+    Column("over", Integer),  # the position that it was preferred to
+    Column("created_at", UtcDateTime, nullable=False),
+    Index(None, "reviewer", "created_at"),
+)
+
+appeals = Table(
+    "appeals",
+    metadata,
+    Column("id", String, primary_key=True),  # the ticket that the user holds
+    Column("decision_id", String, ForeignKey("decisions.id"), nullable=False, index=True),
+    Column("appellant", String, nullable=False),
+    Column("statement", Text, nullable=False),
+    Column("status", String, nullable=False),  # open | granted | refused | withdrawn
+    Column("answer", Text),
+    Column("answered_by", String),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("answered_at", UtcDateTime),
+    Index(None, "status", "created_at"),
+)
+
+labels = Table(
+    "labels",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("decision_id", String, ForeignKey("decisions.id"), nullable=False, index=True),
+    Column("review_id", String, ForeignKey("reviews.id"), index=True),
+    Column("name", String, nullable=False),  # of a classifier or a rule
+    Column("value", Double, nullable=False),  # 0.0 no, 1.0 yes
+    Column("source", String, nullable=False),  # review | appeal | import
+    Column("author", String, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Index(None, "name", "created_at"),
+)

@@ -1,0 +1,190 @@
+"""Recompute the hash chains and say which rows were altered, removed or inserted.
+
+What a chain alone cannot show: that its newest rows were removed *and* its head was set back, or that everything from
+some row on was rewritten with fresh hashes. Keep the head that `audit verify --json` prints somewhere else to see that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Table, exists, func, select
+
+from guardrail.audit import chain
+from guardrail.audit.escaping import unescape
+from guardrail.audit.tables import chain_heads, decisions, policy_revisions, reasons, rewrites, scores
+
+__all__ = ["ChainReport", "Problem", "Verification", "verify"]
+
+_SLICE = 1000
+
+Row = Mapping[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One finding. `kind` is "altered", "removed" or "inserted"; `id` is None where the row is gone."""
+
+    kind: str
+    community: str | None
+    sequence: int | None
+    id: str | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChainReport:
+    """One community's chain: where it ends. Keep it elsewhere to notice later if the end was cut off."""
+
+    community: str
+    decisions: int
+    sequence: int
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What `verify` found."""
+
+    chains: tuple[ChainReport, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every row is what was written, and in its place."""
+        return not self.problems
+
+    @property
+    def decisions(self) -> int:
+        """How many decisions were verified."""
+        return sum(report.decisions for report in self.chains)
+
+
+def verify(connection: Connection, community: str | None = None) -> Verification:
+    """Verify one chain, or all of them with the policy revisions and stray rows besides."""
+    heads = {row.community: row for row in connection.execute(select(chain_heads))}
+    known = set(heads) | set(connection.scalars(select(decisions.c.community).distinct()))
+    wanted = sorted(known) if community is None else [community]
+    reports, problems = [], []
+    for name in wanted:
+        report, found = _verify_chain(connection, name, heads.get(name))
+        reports.append(report)
+        problems += found
+    if community is None:
+        problems += _verify_revisions(connection)
+        problems += _find_strays(connection)
+    return Verification(tuple(reports), tuple(problems))
+
+
+def _verify_chain(connection: Connection, community: str, head: Any) -> tuple[ChainReport, list[Problem]]:
+    name = unescape(community)
+    problems: list[Problem] = []
+    end, end_hash = (0, chain.GENESIS) if head is None else (head.sequence, head.hash)
+    count, last, previous = 0, 0, chain.GENESIS
+    for decision, body in _contents(connection, community):
+        count += 1
+        problems += _check_row(decision, body, last, previous, name)
+        if decision["sequence"] > end:
+            problems.append(_problem("inserted", decision, "it stands beyond the end of its chain"))
+        last, previous = decision["sequence"], decision["hash"]
+    if last < end:
+        problems.append(Problem("removed", name, last + 1, None, _gap(last + 1, end)))
+    elif last == end and previous != end_hash:
+        problems.append(Problem("altered", name, end, None, "the end of the chain is not the hash of its last row"))
+    return ChainReport(name, count, end, end_hash), problems
+
+
+def _check_row(decision: Row, body: bytes, last: int, previous: str, name: str) -> Iterator[Problem]:
+    sequence = decision["sequence"]
+    if sequence <= last:
+        yield _problem("inserted", decision, f"place {sequence} of the chain is taken twice or lies before its start")
+    elif sequence > last + 1:
+        yield Problem("removed", name, last + 1, None, _gap(last + 1, sequence - 1))
+    elif decision["previous_hash"] != previous:
+        yield _problem("altered", decision, "it does not follow from the row before it: one of the two was replaced")
+    if not decision["hash"].startswith("sha256:"):
+        yield _problem("altered", decision, f"its hash names an unknown algorithm: {decision['hash'][:20]!r}")
+    elif decision["hash"] != chain.link(decision["previous_hash"], sequence, body):
+        yield _problem("altered", decision, "its fields, scores, reasons or rewrites are not those that were recorded")
+    for column, problem in _check_texts(decision):
+        yield _problem("altered", decision, f"its {column} {problem}")
+
+
+def _check_texts(decision: Row) -> Iterator[tuple[str, str]]:
+    if not decision["text_stored"]:
+        return
+    texts = [("source text", decision["source_text"], decision["source_digest"])]
+    if decision["altered"]:
+        texts.append(("delivered text", decision["delivered_text"], decision["delivered_digest"]))
+    elif decision["delivered_text"] is not None:
+        yield "delivered text", "was added"
+    texts += [
+        (f"rewrite {rewrite['position']}", rewrite["text"], rewrite["text_digest"]) for rewrite in decision["rewrites"]
+    ]
+    for what, text, digest in texts:
+        if text is None:
+            yield what, "is missing"
+        elif chain.digest(decision["salt"], text) != digest:
+            yield what, "is not the one that was recorded"
+
+
+def _contents(connection: Connection, community: str) -> Iterator[tuple[Row, bytes]]:
+    """Yield every decision of a chain in order, with the content that its hash must cover."""
+    after: tuple[int, str] | None = None
+    while True:
+        rows = _slice(connection, community, after)
+        if not rows:
+            return
+        ids = [row["id"] for row in rows]
+        parts = [_children(connection, table, ids) for table in (scores, reasons, rewrites)]
+        for row in rows:
+            score, reason, rewrite = (part.get(row["id"], []) for part in parts)
+            yield {**row, "rewrites": rewrite}, chain.content(row, score, reason, rewrite)
+        after = rows[-1]["sequence"], rows[-1]["id"]
+
+
+def _slice(connection: Connection, community: str, after: tuple[int, str] | None) -> Sequence[Row]:
+    # Ordered by (sequence, id): without the unique constraint, which a forger may drop, a place can be taken twice.
+    query = select(decisions).where(decisions.c.community == community)
+    if after is not None:
+        sequence, key = after
+        same = (decisions.c.sequence == sequence) & (decisions.c.id > key)
+        query = query.where(decisions.c.sequence >= sequence, (decisions.c.sequence > sequence) | same)
+    return connection.execute(query.order_by(decisions.c.sequence, decisions.c.id).limit(_SLICE)).mappings().all()
+
+
+def _children(connection: Connection, table: Table, ids: Sequence[str]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = defaultdict(list)
+    query = select(table).where(table.c.decision_id.in_(ids)).order_by(*table.primary_key.columns)
+    for row in connection.execute(query).mappings():
+        found[row["decision_id"]].append(row)
+    return found
+
+
+def _verify_revisions(connection: Connection) -> Iterator[Problem]:
+    for row in connection.execute(select(policy_revisions.c.revision, policy_revisions.c.document)):
+        actual = "sha256:" + hashlib.sha256(unescape(row.document).encode()).hexdigest()
+        if actual != row.revision:
+            yield Problem("altered", None, None, row.revision, "the policy revision's document is not the one recorded")
+
+
+def _find_strays(connection: Connection) -> Iterator[Problem]:
+    for table in (scores, reasons, rewrites):
+        mine = exists().where(decisions.c.id == table.c.decision_id)
+        query = select(table.c.decision_id, func.count()).where(~mine).group_by(table.c.decision_id).limit(_SLICE)
+        for key, count in connection.execute(query):
+            yield Problem("inserted", None, None, unescape(key), f"{count} {table.name} belong to no decision")
+
+
+def _problem(kind: str, decision: Row, detail: str) -> Problem:
+    return Problem(kind, unescape(decision["community"]), decision["sequence"], unescape(decision["id"]), detail)
+
+
+def _gap(first: int, last: int) -> str:
+    if first == last:
+        return f"decision {first} of the chain is gone"
+    return f"decisions {first} to {last} of the chain are gone"

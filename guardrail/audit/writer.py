@@ -1,0 +1,179 @@
+"""One transaction for a group of calls: policy revisions, chain heads, decisions with all that belongs to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, Engine, Table, bindparam, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from guardrail.audit import chain
+from guardrail.audit.database import WRITE, begin_write, describe, unavailable
+from guardrail.audit.escaping import escape, identifier
+from guardrail.audit.rows import DecisionRows
+from guardrail.audit.tables import chain_heads, decisions, policy_revisions, reasons, rewrites, scores
+from guardrail.errors import AuditUnavailable
+from guardrail.types import Decision
+
+if TYPE_CHECKING:
+    from guardrail.policy.loader import Policy
+
+__all__ = ["Batch", "Writer", "policy_row"]
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one `record()` call wants written: all of it or none."""
+
+    rows: list[DecisionRows]
+    policy: Row
+
+
+def policy_row(policy: Policy, decided: Sequence[Decision]) -> Row:
+    """Return the row of a policy's revision.
+
+    Raises:
+        AuditUnavailable: a decision names another revision; it could not be explained by this policy.
+    """
+    for decision in decided:
+        if decision.revision != policy.revision:
+            raise AuditUnavailable(
+                f"decision {decision.id!r} was made under policy revision {decision.revision!r}, but was to be recorded"
+                f" under {policy.revision!r}; nothing was recorded. Record each decision with the policy that made it."
+            )
+    return {
+        "revision": identifier(policy.revision),
+        "name": identifier(policy.name),
+        "document": escape(policy.canonical),
+        "created_at": datetime.now(UTC),
+    }
+
+
+class Writer:
+    """Writes groups of batches. `commit` must not run twice at the same time (see `GroupCommit`)."""
+
+    def __init__(self, engine: Engine, timeout: float) -> None:
+        self._engine = engine.execution_options(**WRITE)
+        self._timeout = timeout
+        self._revisions: set[str] = set()  # known to be stored
+        insert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
+        self._add_revisions = insert(policy_revisions).on_conflict_do_nothing()
+        self._add_heads = insert(chain_heads).on_conflict_do_nothing()
+
+    def commit(self, batches: Sequence[Batch]) -> list[BaseException | None]:
+        """Write all batches in one transaction; if one of them cannot be, write the others without it.
+
+        Returns:
+            For each batch None, or the `AuditUnavailable` that says why it was not written.
+        """
+        try:
+            self._transaction(batches)
+        except IntegrityError:  # one batch contradicts what is stored: find out which
+            self._revisions.clear()
+            if len(batches) == 1:
+                return [self._retry(batches[0])]
+            return [self.commit([batch])[0] for batch in batches]
+        except SQLAlchemyError as error:
+            problem = unavailable(error, self._engine.url)
+            problem.__cause__ = error
+            return [problem] * len(batches)
+        return [None] * len(batches)
+
+    def _retry(self, batch: Batch) -> AuditUnavailable | None:
+        """Try once more with nothing taken for granted; say what is wrong if it fails again."""
+        try:
+            self._transaction([batch])
+        except IntegrityError:
+            return self._contradiction(batch)
+        except SQLAlchemyError as error:
+            return unavailable(error, self._engine.url)
+        return None
+
+    def _contradiction(self, batch: Batch) -> AuditUnavailable:
+        ids = [row.decision["id"] for row in batch.rows]
+        where = describe(self._engine.url)
+        try:
+            with self._engine.connect() as connection:
+                known = connection.scalar(select(decisions.c.id).where(decisions.c.id.in_(ids[:500])).limit(1))
+        except SQLAlchemyError as error:
+            return unavailable(error, self._engine.url)
+        if known is not None or len(set(ids)) < len(ids):
+            return AuditUnavailable(
+                f"decision {known or 'ids'!r} is already on record in {where}; nothing was recorded. Every decision "
+                "needs an id of its own."
+            )
+        return AuditUnavailable(
+            f"{where} contradicts its own hash chain, so nothing was recorded. Run: guardrail audit verify"
+        )
+
+    def _transaction(self, batches: Sequence[Batch]) -> None:
+        with self._engine.connect() as connection:
+            begin_write(connection, self._timeout)
+            revisions = self._write_revisions(connection, batches)
+            rows = [row for batch in batches for row in batch.rows]
+            self._link(connection, rows)
+            _insert(connection, decisions, [row.decision for row in rows])
+            _insert(connection, scores, [score for row in rows for score in row.scores])
+            _insert(connection, reasons, [reason for row in rows for reason in row.reasons])
+            _insert(connection, rewrites, [rewrite for row in rows for rewrite in row.rewrites])
+            connection.commit()
+        self._revisions |= revisions
+
+    def _write_revisions(self, connection: Connection, batches: Sequence[Batch]) -> set[str]:
+        missing: dict[str, Row] = {}
+        for batch in batches:
+            revision = batch.policy["revision"]
+            if revision not in self._revisions and revision not in missing:
+                missing[revision] = batch.policy
+        if missing:  # sorted, so that two writers cannot wait for each other
+            connection.execute(self._add_revisions, [missing[key] for key in sorted(missing)])
+        return set(missing)
+
+    def _link(self, connection: Connection, rows: Sequence[DecisionRows]) -> None:
+        """Give every row its place in its community's chain and move the chain's head. The head's row stays locked
+        until the commit, so no other writer can take the same place."""
+        communities = sorted({row.decision["community"] for row in rows})
+        heads = self._lock_heads(connection, communities)
+        for row in rows:
+            decision = row.decision
+            sequence, previous = heads[decision["community"]]
+            sequence += 1
+            decision["sequence"] = sequence
+            decision["previous_hash"] = previous
+            decision["hash"] = chain.link(previous, sequence, row.content)
+            heads[decision["community"]] = sequence, decision["hash"]
+        moves = [{"who": who, "sequence": heads[who][0], "hash": heads[who][1]} for who in communities]
+        connection.execute(_MOVE_HEAD, moves)
+
+    def _lock_heads(self, connection: Connection, communities: Sequence[str]) -> dict[str, tuple[int, str]]:
+        query = (
+            select(chain_heads.c.community, chain_heads.c.sequence, chain_heads.c.hash)
+            .where(chain_heads.c.community.in_(communities))
+            .order_by(chain_heads.c.community)
+            .with_for_update()
+        )
+        heads = {row.community: (row.sequence, row.hash) for row in connection.execute(query)}
+        missing = [who for who in communities if who not in heads]
+        if missing:
+            start = [{"community": who, "sequence": 0, "hash": chain.GENESIS} for who in missing]
+            connection.execute(self._add_heads, start)
+            heads = {row.community: (row.sequence, row.hash) for row in connection.execute(query)}
+        return heads
+
+
+_MOVE_HEAD = (
+    update(chain_heads)
+    .where(chain_heads.c.community == bindparam("who"))
+    .values(sequence=bindparam("sequence"), hash=bindparam("hash"))
+)
+
+
+def _insert(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
+    if rows:
+        connection.execute(table.insert(), rows)
