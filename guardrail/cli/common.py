@@ -11,13 +11,14 @@ import json
 import os
 import sys
 import traceback
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import date, datetime
 from enum import Enum, IntEnum
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
@@ -198,14 +199,10 @@ def _lines(file: Path) -> list[str]:
     try:
         if str(file) == "-":
             return _stdin().split("\n")
-        opened: IO[str] = (
-            gzip.open(file, "rt", encoding="utf-8", newline="\n")
-            if file.suffix == ".gz"
-            else file.open(encoding="utf-8", newline="\n")
-        )
-        with opened as lines:
-            return lines.read().split("\n")
-    except (OSError, EOFError) as error:
+        content = file.read_bytes()
+        text = gzip.decompress(content) if file.suffix == ".gz" else content
+        return text.decode("utf-8").split("\n")
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{file}: not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}.") from error
