@@ -42,10 +42,11 @@ _BOUND = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake: the key that it stands at, and what was expected there."""
+    """One mistake: the key that it stands at, and what was expected there. `absent`: the key is not in the file."""
 
     key: Key
     message: str
+    absent: bool = False
 
 
 def problems(error: ValidationError, model: type[BaseModel], *, hidden: Iterable[Key] = ()) -> list[Problem]:
@@ -56,13 +57,22 @@ def problems(error: ValidationError, model: type[BaseModel], *, hidden: Iterable
         message = _message(item, model)
         if key in set(hidden):
             message = message.partition("; got")[0]
-        found.append(Problem(key, message))
-    return found
+        found.append(Problem(key, message, absent=item["type"] == "missing"))
+    return [one for one in found if not any(_below(other.key, one.key) for other in found)]
+
+
+def _below(key: Key, other: Key) -> bool:
+    """Whether `key` lies inside `other`: pydantic also calls a list too short when an item of it is wrong."""
+    return len(key) > len(other) and key[: len(other)] == other
 
 
 def failure(found: Sequence[Problem], marks: Mapping[Key, Mark], fail: Fail, *, file: str | None = None) -> Exception:
-    """One exception for all mistakes: located at the first one, the others listed below it."""
+    """One exception for all mistakes: located at the first one, the others listed below it.
+
+    In the order of their lines, but what is absent comes last: often it stands there misspelt, and that is the mistake.
+    """
     places = [(find(marks, problem.key), problem) for problem in found]
+    places.sort(key=lambda place: (place[1].absent, place[0].line if place[0] else 0))
     first_mark, first = places[0]
     lines = [first.message]
     for mark, problem in places[1:]:

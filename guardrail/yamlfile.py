@@ -197,7 +197,7 @@ class _Reader:
         if not isinstance(node, yaml.ScalarNode) or node.tag != _STR:
             shown = node.value if isinstance(node, yaml.ScalarNode) else "this one"
             raise self.error(node, key, f'expected keys that are text; put {shown} in quotes: "{shown}"')
-        return str(node.value)
+        return self.text(node, key)
 
     def scalar(self, node: yaml.ScalarNode, key: Key) -> Any:
         text = node.value
@@ -213,8 +213,14 @@ class _Reader:
         except (ValueError, KeyError):
             raise self.error(node, key, f"{shorten(text)} is not {node.tag.rpartition(':')[2]}") from None
         if node.tag == _STR:
-            return text
+            return self.text(node, key)
         raise self.error(node, key, f"the tag {node.tag!r} is not allowed")
+
+    def text(self, node: yaml.ScalarNode, key: Key) -> str:
+        """The text of a scalar; `"\\ud800"` makes half a character, which nothing could store or send."""
+        if any("\ud800" <= character <= "\udfff" for character in node.value):
+            raise self.error(node, key, "holds half of a surrogate pair (\\ud800 to \\udfff), which is no character")
+        return str(node.value)
 
     def error(self, node: yaml.Node, key: Key, message: str) -> Exception:
         return self.fail(message, file=self.file, line=node.start_mark.line + 1, key=dotted(key) or None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -106,7 +106,7 @@ def _validate(resolved: Resolved, path: Path) -> PolicyDocument:
 
 def _without_options(problem: Problem) -> Problem:
     """`options` is our own level in the document; the file does not have it."""
-    return Problem(tuple(part for part in problem.key if part != "options"), problem.message)
+    return replace(problem, key=tuple(part for part in problem.key if part != "options"))
 
 
 def _anchor_files(resolved: Resolved) -> dict[tuple[str, str], Path]:

@@ -1,0 +1,93 @@
+"""The published JSON Schema of policy *files*, for editors (`policies/policy.schema.json`, `guardrail policy schema`).
+
+A file differs from the resolved document: with `extends` any part may be left to the parent, and `null` removes what is
+inherited. So nothing but the name is required here, and everything that can be inherited may be null.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from guardrail.policy.resolve import OWN_KEYS
+from guardrail.policy.schema import PolicyDocument
+from guardrail.types import Action
+
+__all__ = ["json_schema", "schema_text"]
+
+_STRINGS = {"type": "array", "items": {"type": "string"}}
+_CLASSIFIER: dict[str, Any] = {
+    "description": "One thing that can be measured. The options depend on `kind`; plug-ins may bring further kinds.",
+    "type": "object",
+    "properties": {
+        "kind": {
+            "description": "linear: a trained head; pattern: words and regular expressions.",
+            "anyOf": [{"enum": ["linear", "pattern"]}, {"type": "string"}],
+        },
+        "head": {"description": "linear: the shipped head to use. Default: the classifier's name.", "type": "string"},
+        "file": {"description": "linear: a head file (.safetensors) of your own.", "type": "string"},
+        "words": {"description": "pattern: words and phrases, matched whole, in any case and spelling.", **_STRINGS},
+        "regex": {"description": "pattern: RE2 regular expressions.", **_STRINGS},
+        "lexicon": {"description": "pattern: a file with one word or phrase a line.", "type": "string"},
+        "allow": {"description": "pattern: words and phrases that never match.", **_STRINGS},
+        "value": {
+            "description": "pattern: the score of a text with a match (0 without).",
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "maximum": 1,
+            "default": 1.0,
+        },
+    },
+    "additionalProperties": True,
+}
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of a policy file."""
+    schema = PolicyDocument.model_json_schema()
+    schema["$defs"]["ClassifierSpec"] = json.loads(json.dumps(_CLASSIFIER))
+    for part in (schema, *schema["$defs"].values()):
+        part.pop("required", None)
+        part.pop("title", None)
+        _loosen(part, top=part is schema)
+    names = {"type": "string", "minLength": 1}
+    schema["properties"]["extends"] |= {"anyOf": [names, {"type": "array", "items": names}]}
+    for key in ("type", "items", "default"):
+        schema["properties"]["extends"].pop(key, None)
+    schema["$defs"]["Action"] = {"enum": [action.value for action in Action if action is not Action.ALLOW]}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "guardrail policy",
+        "description": "A community's policy. See docs/policy.md.",
+        "required": ["policy"],
+    }
+
+
+def schema_text() -> str:
+    """The schema as the file that is shipped."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _loosen(part: dict[str, Any], *, top: bool) -> None:
+    """Let every inherited value be null; name keys by pattern without letting others through."""
+    for name, value in part.get("properties", {}).items():
+        value.pop("title", None)
+        _loosen(value, top=False)
+        if not (top and name in OWN_KEYS):
+            part["properties"][name] = _nullable(value)
+    patterns = part.pop("patternProperties", None)
+    if patterns:
+        ((pattern, value),) = patterns.items()
+        part["propertyNames"], part["additionalProperties"] = {"pattern": pattern}, value
+    if isinstance(part.get("additionalProperties"), dict):
+        part["additionalProperties"] = _nullable(part["additionalProperties"])
+
+
+def _nullable(value: dict[str, Any]) -> dict[str, Any]:
+    if "propertyNames" in value or "anyOf" in value or "$ref" in value or "enum" in value or "type" not in value:
+        outer: dict[str, Any] = {key: value[key] for key in ("description", "default") if key in value}
+        inner = {key: item for key, item in value.items() if key not in outer}
+        options = inner["anyOf"] if set(inner) == {"anyOf"} else [inner]
+        return {**outer, "anyOf": [*(option for option in options if option != {"type": "null"}), {"type": "null"}]}
+    return {**value, "type": [value["type"], "null"]}
