@@ -4,6 +4,7 @@ GuardrailError
 ├── ConfigurationError          the set-up is wrong; nothing was moderated
 │   ├── SettingsError           guardrail.yaml or a GUARDRAIL_* variable
 │   ├── PolicyError             a policy file: names file, line, key, what was expected
+│   ├── DataError               labelled texts for training or measuring: names file, line, key
 │   ├── ClassifierError         a classifier cannot be built: unknown kind, missing head, other encoder
 │   ├── CheckpointError         a shipped or trained weight file is missing, damaged or of another encoder
 │   └── MissingDependencyError  an optional package is needed; carries the exact `pip install` line
@@ -30,6 +31,7 @@ __all__ = [
     "ClassifierError",
     "ClassifierFailure",
     "ConfigurationError",
+    "DataError",
     "GuardrailError",
     "MissingDependencyError",
     "ModerationError",
@@ -76,6 +78,10 @@ class SettingsError(_LocatedError):
 
 class PolicyError(_LocatedError):
     """A policy file cannot be used. The message names file, line, key and what was expected."""
+
+
+class DataError(_LocatedError):
+    """Labelled texts cannot be used: unreadable, malformed, out of range, or too few to support what was asked."""
 
 
 class ClassifierError(ConfigurationError):
