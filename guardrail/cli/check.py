@@ -37,6 +37,7 @@ def _reason_json(reason: Reason) -> dict[str, Any]:
         "contributions": reason.contributions,
         "spans": [list(span) for span in reason.spans],
         "description": reason.description,
+        "error": reason.error,
     }
 
 
@@ -60,7 +61,7 @@ def exit_code(decisions: Iterable[Decision]) -> ExitCode:
     """3 if a text could not be judged, else 1 if a rule acted on any text, else 0."""
     worst = ExitCode.DONE
     for decision in decisions:
-        if decision.state is State.BLOCKED_UNAVAILABLE:
+        if decision.state is State.BLOCKED_UNAVAILABLE or any(reason.error for reason in decision.reasons[:1]):
             return ExitCode.FAILURE
         if decision.action is not Action.ALLOW:
             worst = ExitCode.VIOLATION

@@ -39,6 +39,7 @@ __all__ = [
     "JsonOption",
     "PolicyOption",
     "Row",
+    "batches",
     "console",
     "emit_json",
     "error_console",
@@ -252,6 +253,6 @@ def open_guard(policy: str | None, config: Path | None, *, community: str = "def
     return Guardrail(policy, settings=open_settings(config), community=community)
 
 
-def batches(rows: Sequence[Row], size: int = 64) -> list[Sequence[Row]]:
+def batches(rows: Sequence[T], size: int = 64) -> list[Sequence[T]]:
     """Cut `rows` into runs of at most `size`, in order."""
     return [rows[start : start + size] for start in range(0, len(rows), size)]

@@ -103,10 +103,10 @@ def risks_table(decision: Decision) -> Table:
     return table
 
 
-def verdict(decision: Decision) -> Text:
-    """One line: what became of the text, its risk, the policy."""
-    colour = _STATE_COLOUR[decision.state]
-    name = decision.state.value.replace("_", " ").upper()
+def verdict(decision: Decision, *, judged_only: bool = False) -> Text:
+    """One line: what became of the text (what the policy asks for, if it was only judged), its risk, the policy."""
+    colour = _COLOUR[decision.action] if judged_only else _STATE_COLOUR[decision.state]
+    name = str(decision.action if judged_only else decision.state).replace("_", " ").upper()
     return Text.assemble(
         (f" {name} ", f"bold reverse {colour}"),
         f"  risk {decision.risk:.2f}",
@@ -130,9 +130,9 @@ def _notes(decision: Decision) -> list[RenderableType]:
 
 
 def decision_view(decision: Decision) -> Group:
-    """One judged text, whole: verdict, the text with the flagged parts marked, the risk of every rule."""
+    """One text that was judged, not repaired: verdict, the text with flagged parts marked, the risk of every rule."""
     parts: list[RenderableType] = [
-        verdict(decision),
+        verdict(decision, judged_only=decision.state is not State.BLOCKED_UNAVAILABLE),
         Padding(quoted(decision.source, _spans(decision.reasons)), (0, 2)),
     ]
     if decision.rules:

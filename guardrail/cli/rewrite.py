@@ -14,6 +14,7 @@ from guardrail.cli.common import (
     InputOption,
     JsonOption,
     PolicyOption,
+    batches,
     console,
     emit_json,
     handled,
@@ -21,7 +22,7 @@ from guardrail.cli.common import (
     read_rows,
     read_text,
 )
-from guardrail.types import Candidate, Decision, State
+from guardrail.types import Candidate, Decision, Passage, State
 
 __all__ = ["command", "exit_code", "rewrite_json"]
 
@@ -100,10 +101,13 @@ def command(
     rows = read_rows(input_file) if input_file is not None else []
     guard = open_guard(policy, config, community=community)
     earlier = tuple(context or ())
-    drafts = [(single, earlier)] if single is not None else [(row.text, (*earlier, *row.context)) for row in rows]
+    drafts = [Passage(row.text, context=(*earlier, *row.context)) for row in rows]
+    if single is not None:
+        drafts = [Passage(single, context=earlier)]
     worst = ExitCode.DONE
-    for draft, turns in drafts:
-        decision = guard.rewrite(draft, context=turns, seed=seed)
-        _show(decision, as_json)
-        worst = max(worst, exit_code([decision]))
+    for batch in batches(drafts, 16):
+        decisions = guard.rewrite_many(batch, seed=seed)
+        for decision in decisions:
+            _show(decision, as_json)
+        worst = max(worst, exit_code(decisions))
     raise typer.Exit(worst)
