@@ -20,10 +20,9 @@ from guardrail.cli.common import (
     note,
     open_settings,
 )
-from guardrail.errors import ClassifierError, ConfigurationError, PolicyError
+from guardrail.errors import ConfigurationError, PolicyError
 
 if TYPE_CHECKING:
-    from guardrail.policy import Policy
     from guardrail.policy.corpus import Case
     from guardrail.settings import Settings
     from guardrail.types import Decision
@@ -118,6 +117,7 @@ def _all(settings: Settings) -> list[str]:
 
 def _validated(name: str, settings: Settings) -> dict[str, Any]:
     """Load, build and compile one policy; what is wrong with it, and what is odd."""
+    from guardrail.assembly import assemble
     from guardrail.policy import load_policy
     from guardrail.policy.checks import advise
     from guardrail.yamlfile import dotted, find
@@ -125,7 +125,7 @@ def _validated(name: str, settings: Settings) -> dict[str, Any]:
     report: dict[str, Any] = {"policy": name, "valid": True, "revision": None, "errors": [], "advice": []}
     try:
         policy = load_policy(name, settings.policies)
-        _compile(policy, settings)
+        assemble(policy, settings)
     except ConfigurationError as error:
         place = {"file": error.file, "line": error.line, "key": error.key} if isinstance(error, PolicyError) else {}
         return {**report, "valid": False, "errors": [{"message": str(error), **place}]}
@@ -134,27 +134,6 @@ def _validated(name: str, settings: Settings) -> dict[str, Any]:
         where = f"{mark.file}:{mark.line}: " if mark else ""
         report["advice"].append(f"{where}{dotted(problem.key)}: {problem.message}")
     return {**report, "revision": policy.revision}
-
-
-def _compile(policy: Policy, settings: Settings) -> None:
-    """Build every classifier of the policy and compile the bundle, as the engine does when it starts.
-
-    Raises:
-        PolicyError: a classifier cannot be built; the message points at it.
-    """
-    from guardrail import registry
-    from guardrail.classifiers.base import BuildContext
-    from guardrail.policy.bundle import LinearHead, compile_policy
-
-    context = BuildContext(settings.encoder, settings.device, policy.directory, policy.directory)
-    built: dict[str, Any] = {}
-    for name, spec in policy.document.classifiers.items():
-        try:
-            built[name] = registry.resolve("guardrail.classifiers", spec.kind)(name, spec.options, context)
-        except ClassifierError as error:
-            raise policy.error(str(error), "classifiers", name) from error
-    heads = {name: one.head for name, one in built.items() if isinstance(getattr(one, "head", None), LinearHead)}
-    compile_policy(policy, heads, built.keys() - heads.keys())
 
 
 def _print_report(report: dict[str, Any]) -> None:
