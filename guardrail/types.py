@@ -42,16 +42,16 @@ class Action(StrEnum):
         """0 for `allow` up to 5 for `block`."""
         return _SEVERITY[self]
 
-    def __lt__(self, other: object) -> bool:
+    def __lt__(self, other: str) -> bool:
         return self.severity < Action(other).severity
 
-    def __le__(self, other: object) -> bool:
+    def __le__(self, other: str) -> bool:
         return self.severity <= Action(other).severity
 
-    def __gt__(self, other: object) -> bool:
+    def __gt__(self, other: str) -> bool:
         return self.severity > Action(other).severity
 
-    def __ge__(self, other: object) -> bool:
+    def __ge__(self, other: str) -> bool:
         return self.severity >= Action(other).severity
 
 
@@ -86,6 +86,8 @@ class Passage:
     `context` holds earlier turns or the text delivered before it, oldest first. `editable` is False where a
     rewrite would break the text (code, JSON keys, tool arguments): such a text is flagged or blocked, never rewritten.
     `path` says where the text stood in its document, for example `("choices", 0, "message", "content")`.
+    `unscanned` names what stands here instead of a text and cannot be judged, such as "image/png"; `text` is empty
+    then.
     """
 
     text: str
@@ -93,6 +95,7 @@ class Passage:
     context: tuple[str, ...] = ()
     editable: bool = True
     path: tuple[str | int, ...] = ()
+    unscanned: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,10 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a rule acted. `contributions` sum to the rule's pooled logit for `log_pool` rules."""
+    """Why a rule acted. `contributions` sum to the rule's pooled logit for `log_pool` rules.
+
+    `error` says what failed where the rule could not be judged and its `on_error` decided.
+    """
 
     rule: str
     stage: Stage
@@ -115,6 +121,7 @@ class Reason:
     contributions: Mapping[str, float] = field(default_factory=lambda: _EMPTY)
     spans: tuple[Span, ...] = ()
     description: str = ""
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)

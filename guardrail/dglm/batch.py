@@ -24,18 +24,21 @@ class PrefixTokens:
     context: Tokens = EMPTY
 
 
-def tokenise_prefix(codec: Codec, draft: str, before: str, draft_limit: int = 96, context_limit: int = 32) -> PrefixTokens:
+def tokenise_prefix(
+    codec: Codec, draft: str, before: str, draft_limit: int = 96, context_limit: int = 32
+) -> PrefixTokens:
     """Tokenise a draft and the *end* of what stands before it."""
     context = codec.encode(before)
     if len(context) > context_limit:
-        context = Tokens(*(part[-context_limit:] for part in (context.ids, context.forms, context.surfaces)))
+        last = slice(-context_limit, None)
+        context = Tokens(context.ids[last], context.forms[last], context.surfaces[last])
     return PrefixTokens(codec.encode(draft, draft_limit), context)
 
 
 def collate_prefix(prefixes: Sequence[PrefixTokens], soft: Tensor) -> Prefix:
-    """Return a padded `Prefix` of B requests: context, [SEP], draft, [SEP] (the separators only where there is text)."""
+    """Return a padded `Prefix` of B requests: context, [SEP], draft, [SEP] (separators only where there is text)."""
     rows = [_prefix_row(prefix) for prefix in prefixes]
-    length = max(1, max(len(row) for row in rows))
+    length = max(1, *map(len, rows))
     table = torch.zeros(len(rows), length, 5, dtype=torch.long)
     for index, row in enumerate(rows):
         if row:
@@ -48,10 +51,15 @@ def _prefix_row(prefix: PrefixTokens) -> list[tuple[int, int, int, int, int]]:
     """Rows of (id, form, segment, position, kind); kind 0 pad, 1 seen, 2 copyable."""
     row: list[tuple[int, int, int, int, int]] = []
     if prefix.context:
-        row += [(i, f, CONTEXT, p + 1, 1) for p, (i, f) in enumerate(zip(prefix.context.ids, prefix.context.forms, strict=True))]
+        row += [
+            (i, f, CONTEXT, p + 1, 1)
+            for p, (i, f) in enumerate(zip(prefix.context.ids, prefix.context.forms, strict=True))
+        ]
         row.append((END, 0, CONTEXT, len(prefix.context) + 1, 1))
     if prefix.draft:
-        row += [(i, f, DRAFT, p + 1, 2) for p, (i, f) in enumerate(zip(prefix.draft.ids, prefix.draft.forms, strict=True))]
+        row += [
+            (i, f, DRAFT, p + 1, 2) for p, (i, f) in enumerate(zip(prefix.draft.ids, prefix.draft.forms, strict=True))
+        ]
         row.append((END, 0, DRAFT, len(prefix.draft) + 1, 1))
     return row
 
@@ -101,4 +109,6 @@ class Example:
 
 def make_example(codec: Codec, pair: Pair, target_limit: int = 64) -> Example:
     """Tokenise a training pair."""
-    return Example(tokenise_prefix(codec, pair.source, pair.before), codec.encode(pair.target, target_limit), pair.target)
+    return Example(
+        tokenise_prefix(codec, pair.source, pair.before), codec.encode(pair.target, target_limit), pair.target
+    )

@@ -12,9 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import regex
+
+from guardrail.errors import CheckpointError
 
 FORMS = 6
 LOWER, TITLE, UPPER = 0, 1, 2
@@ -22,7 +25,8 @@ UNKNOWN = "[UNK]"
 
 # A chunk is a run of upper-case letters, a (capitalised) lower-case run, other letters, digits, or one symbol.
 _CHUNK = regex.compile(
-    r"\p{Lu}\p{M}*(?:\p{Lu}\p{M}*)+(?!\p{Ll})|\p{Lu}?\p{M}*\p{Ll}[\p{Ll}\p{M}]*|\p{Lu}\p{M}*|[\p{L}\p{M}]+|\p{N}+|\X", regex.V1
+    r"\p{Lu}\p{M}*(?:\p{Lu}\p{M}*)+(?!\p{Ll})|\p{Lu}?\p{M}*\p{Ll}[\p{Ll}\p{M}]*|\p{Lu}\p{M}*|[\p{L}\p{M}]+|\p{N}+|\X",
+    regex.V1,
 )
 _SPACE = regex.compile(r"\s+")
 
@@ -104,7 +108,7 @@ class Codec:
         return known
 
     def decode(self, ids: Sequence[int], forms: Sequence[int], surfaces: Sequence[str | None] | None = None) -> str:
-        """Return the text of the tokens; `surfaces` overrides the spelling where it is not None (copied rare symbols)."""
+        """Return the text of the tokens; `surfaces` overrides the spelling where not None (copied rare symbols)."""
         parts: list[str] = []
         for index, (piece, form) in enumerate(zip(ids, forms, strict=True)):
             surface = surfaces[index] if surfaces is not None else None
@@ -114,6 +118,22 @@ class Codec:
                 parts.append(" ")
             parts.append(surface)
         return "".join(parts)
+
+
+def word_tokenizer(directory: Path) -> Any:
+    """Return the word-piece tokenizer of an encoder's directory, without truncation or padding.
+
+    Raises:
+        CheckpointError: the encoder has no word-piece vocabulary, so the shipped decoder cannot be made from it.
+    """
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    if type(tokenizer.model).__name__ != "WordPiece":
+        raise CheckpointError(f"the encoder in {directory} has no word-piece vocabulary; this decoder needs one")
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def _case_of(chunk: str) -> int:

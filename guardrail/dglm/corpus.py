@@ -24,7 +24,7 @@ from guardrail.text.segment import sentences
 _DETOKENISE = (
     (re.compile(r"\s+([.,!?;:)\]%])"), r"\1"),
     (re.compile(r"([(\[$#])\s+"), r"\1"),
-    (re.compile(r"\s+(n't|'(?:s|m|re|ve|ll|d|t))\b", re.I), r"\1"),
+    (re.compile(r"\s+(n't|'(?:s|m|re|ve|ll|d|t))\b", re.IGNORECASE), r"\1"),
     (re.compile(r"\s+"), " "),
 )
 
@@ -50,8 +50,7 @@ class Corpus:
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the JSON objects of a .jsonl or .jsonl.gz file, or {"text": line} of a text file."""
-    opened = gzip.open(path, "rt", encoding="utf8") if path.suffix == ".gz" else path.open(encoding="utf8")
-    with opened as lines:
+    with gzip.open(path, "rt", encoding="utf8") if path.suffix == ".gz" else path.open(encoding="utf8") as lines:
         for line in lines:
             if line.strip():
                 yield json.loads(line) if ".jsonl" in path.name else {"text": line.strip()}
@@ -88,7 +87,9 @@ def load_corpus(recipe: Mapping[str, Any], data: Path, project: Path, seed: int,
             if phrase and len(phrase.split()) <= 4 and phrase.isascii():
                 words[phrase] += 1
     corpus.phrases = [phrase for phrase, count in words.items() for _ in range(min(count, 40))]
-    dirty = {phrase for phrase, count in words.items() if " " not in phrase and count >= int(recipe["phrases"]["dirty"])}
+    dirty = {
+        phrase for phrase, count in words.items() if " " not in phrase and count >= int(recipe["phrases"]["dirty"])
+    }
     for spec in recipe["outbursts"]:
         corpus.outbursts.extend(_outbursts(locate(spec["file"]), split, spec["heads"]))
     seen: set[str] = set()
@@ -106,8 +107,7 @@ def _split_rows(path: Path, split: str) -> Iterator[dict[str, Any]]:
 def _pairs(path: Path, split: str, min_overlap: float) -> Iterator[Pair]:
     for row in _split_rows(path, split):
         source = detokenise(row["source"])
-        for target in row.get("targets") or [row["target"]]:
-            target = detokenise(target)
+        for target in map(detokenise, row.get("targets") or [row["target"]]):
             kept = set(target.lower().split()) & set(source.lower().split())
             if target and len(kept) >= min_overlap * len(set(target.split())) and len(source.split()) <= 60:
                 yield Pair(source, target, row.get("before", ""))
@@ -116,7 +116,11 @@ def _pairs(path: Path, split: str, min_overlap: float) -> Iterator[Pair]:
 def _outbursts(path: Path, split: str, heads: list[str]) -> Iterator[str]:
     for row in _split_rows(path, split):
         text = detokenise(row["text"])
-        if max((row["labels"].get(head, 0) for head in heads), default=0) > 0.5 and 2 <= len(text.split()) <= 9 and text.isascii():
+        if (
+            max((row["labels"].get(head, 0) for head in heads), default=0) > 0.5
+            and 2 <= len(text.split()) <= 9
+            and text.isascii()
+        ):
             yield text
 
 

@@ -1,7 +1,7 @@
 """Spoil clean sentences, so that the decoder learns to follow the embedding and to copy what is harmless.
 
-Denoising with a draft in view (trial B of the design notes; compare BART's noising, Lewis et al. 2020, section 2.2): words
-are dropped, replaced or swapped, harmful phrases and outbursts inserted; the target stays the clean sentence.
+Denoising with a draft in view (trial B of the design notes; compare BART's noising, Lewis et al. 2020, section 2.2):
+words are dropped, replaced or swapped, harmful phrases and outbursts inserted; the target stays the clean sentence.
 """
 
 from __future__ import annotations

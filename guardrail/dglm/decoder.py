@@ -1,9 +1,10 @@
 """The shipped decoder: a prefix language model warm-started from the sentence encoder itself.
 
-Sequence: soft tokens of the wanted embedding, context, draft, then the sentence being written. The prefix attends to itself
+Sequence: soft tokens of the wanted embedding, context, draft, then the sentence being written. The prefix attends to
+    itself
 in both directions (as the encoder's layers were trained to); what is written attends to the prefix and its own past
-(prefix LM, Raffel et al. 2020, section 3.2.1). What is written is a mixture of a softmax over frequent pieces and a copy of
-a piece of the draft (pointer-generator, See et al. 2017, section 2.2), so that names and rare words survive.
+(prefix LM, Raffel et al. 2020, section 3.2.1). What is written is a mixture of a softmax over frequent pieces and a
+copy of a piece of the draft (pointer-generator, See et al. 2017, section 2.2), so that names and rare words survive.
 """
 
 from __future__ import annotations
@@ -79,8 +80,10 @@ class Block(nn.Module):
         self.down = nn.Linear(config.feed_forward, config.width)
         self.norm_2 = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
 
-    def forward(self, x: Tensor, mask: Tensor, past: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """x: (B, T, width); mask: (B, 1, T, S) bool, True where attention is allowed; returns output and keys, values."""
+    def forward(
+        self, x: Tensor, mask: Tensor, past: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """x (B, T, width), mask (B, 1, T, S) bool, True where attention is allowed; returns output and (keys, values)."""
         batch, length, width = x.shape
         q, k, v = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         if past is not None:
@@ -124,7 +127,7 @@ class Decoder(nn.Module):
         return normed
 
     def encode_prefix(self, prefix: Prefix) -> tuple[Tensor, Cache, Tensor]:
-        """Return the prefix's last states (B, S+P, width), the cache, and the mask (B, S+P) of what may be attended to."""
+        """Return the prefix's last states (B, S+P, width), the cache, and the mask (B, S+P) of what may be seen."""
         tokens = self.embed(prefix.ids, prefix.forms, prefix.segments, prefix.positions)
         soft = prefix.soft + self.segment.weight[SOFT]
         x = torch.cat([soft, tokens], dim=1)
@@ -137,7 +140,7 @@ class Decoder(nn.Module):
         return x, cache, seen
 
     def step(self, ids: Tensor, forms: Tensor, positions: Tensor, cache: Cache, mask: Tensor) -> tuple[Tensor, Cache]:
-        """Run written tokens (B, T) on top of a cache; mask: (B, 1, T, S). Returns states (B, T, width) and the longer cache."""
+        """Run written tokens (B, T) on a cache, mask (B, 1, T, S); return states (B, T, width) and the longer cache."""
         x = self.embed(ids, forms, torch.full_like(ids, TARGET), positions)
         longer: Cache = []
         for block, past in zip(self.blocks, cache, strict=True):
@@ -179,7 +182,7 @@ class Decoder(nn.Module):
 
 
 def causal_mask(seen: Tensor, length: int, written: int = 0) -> Tensor:
-    """Mask (B, 1, length, S + written + length): prefix `seen` (B, S), all already written tokens, own past and self."""
+    """Mask (B, 1, length, S + written + length): prefix `seen` (B, S), what is written, own past and self."""
     past = seen.new_ones(seen.shape[0], written)
     own = torch.ones(length, length, dtype=torch.bool, device=seen.device).tril()
     left = torch.cat([seen, past], dim=1)[:, None, :].expand(-1, length, -1)
@@ -203,14 +206,13 @@ def warm_start(decoder: Decoder, encoder_state: dict[str, Tensor]) -> None:
         decoder.norm.weight.copy_(get("embeddings.LayerNorm.weight"))
         decoder.norm.bias.copy_(get("embeddings.LayerNorm.bias"))
         for index, block in enumerate(decoder.blocks):
-            assert isinstance(block, Block)
             _copy_layer(block, encoder_state, f"encoder.layer.{index}.")
         # Identity-like start of the copy attention: the last states of equal words are already alike.
         decoder.copy_query.weight.copy_(torch.eye(decoder.config.width) * 2.0)
         decoder.copy_key.weight.copy_(torch.eye(decoder.config.width) * 2.0)
 
 
-def _copy_layer(block: Block, state: dict[str, Tensor], prefix: str) -> None:
+def _copy_layer(block: nn.Module, state: dict[str, Tensor], prefix: str) -> None:
     for kind in ("weight", "bias"):
         parts = [state[f"{prefix}attention.self.{name}.{kind}"] for name in ("query", "key", "value")]
         getattr(block.qkv, kind).copy_(torch.cat(parts))

@@ -1,7 +1,7 @@
 """What a denoiser is, and the exact one for Gaussian latents.
 
-A denoiser estimates the clean latent from a noised one: (z, alpha, sigma) -> x0. Samplers and guidance know nothing more
-of it. The trained network of the diffusion takes the same shape.
+A denoiser estimates the clean latent from a noised one: (z, alpha, sigma) -> x0. Samplers and guidance know nothing
+more of it. The trained network of the diffusion takes the same shape.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ class Denoiser(Protocol):
 def gaussian_denoiser(statistics: LatentStatistics) -> Denoiser:
     """The posterior mean E[x0 | z] if normalised latents were Gaussian: the best linear denoiser, in closed form.
 
-    With correlation C = U diag(c) U^T of the normalised latents (their mean is 0): U diag(alpha c / (alpha^2 c + sigma^2)) U^T z.
+    With correlation C = U diag(c) U^T of the normalised latents (their mean is 0): U diag(alpha c / (alpha^2 c +
+    sigma^2)) U^T z.
     """
     std = statistics.std.astype(np.float64)
     values, vectors = np.linalg.eigh(statistics.covariance.astype(np.float64) / np.outer(std, std))

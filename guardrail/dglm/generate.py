@@ -5,7 +5,7 @@ Greedy or nucleus sampling (Holtzman et al. 2020); no n-gram is written twice un
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -62,6 +62,7 @@ def generate(
     prefixes: Sequence[PrefixTokens],
     decoding: Decoding,
     generator: torch.Generator | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> list[Written]:
     """Write one sentence per row.
 
@@ -69,6 +70,7 @@ def generate(
         latent: normalised wanted embeddings, shape (B, latent_dim). signal: alpha squared of each, shape (B,).
         prefixes: B prefixes. decoding: B temperatures and the shared settings.
         generator: CPU generator for the rows that sample; the same seed gives the same text.
+        cancelled: asked before every token; True stops the work, and rows are returned as they are.
     """
     device = decoder.word.weight.device
     prefix = collate_prefix(prefixes, decoder.prompt(latent.to(device), signal.to(device)))
@@ -94,12 +96,14 @@ def generate(
         ids = chosen[:, None]
         forms = decoder.form_logits(states, summary, ids).argmax(dim=-1)
         _record(rows, chosen, forms[:, 0], probabilities, copied, prefixes, prefix.ids, prefix.copyable, codec)
-        if all(row.ended for row in rows):
+        if all(row.ended for row in rows) or cancelled():
             break
     return [_finish(row, codec) for row in rows]
 
 
-def _advance(decoder: Decoder, ids: Tensor, forms: Tensor, position: int, cache: Cache, seen: Tensor) -> tuple[Tensor, Cache]:
+def _advance(
+    decoder: Decoder, ids: Tensor, forms: Tensor, position: int, cache: Cache, seen: Tensor
+) -> tuple[Tensor, Cache]:
     positions = torch.full_like(ids, position)
     return decoder.step(ids, forms, positions, cache, causal_mask(seen, 1, position))
 

@@ -1,9 +1,10 @@
 """Guidance: how a policy's linear heads say where an embedding should go.
 
-`project` is the closed form for embeddings themselves: the shortest move, in the metric of the data's own covariance S, to
-wanted logits. Its direction is S w, not the bare weight vector w: w is adversarial noise to the decoder, S w stays where
-sentences are (a Gaussian posterior's version of the Jacobian in Lovelace et al. 2024, section 4.2; Tweedie's second-order
-identity). Guides for the diffusion wrap a `Denoiser`, see `guided`.
+`project` is the closed form for embeddings themselves: the shortest move, in the metric of the data's own covariance
+S, to
+wanted logits. Its direction is S w, not the bare weight vector w: w is adversarial noise to the decoder, S w stays
+where sentences are (a Gaussian posterior's version of the Jacobian in Lovelace et al. 2024, section 4.2; Tweedie's
+second-order identity). Guides for the diffusion wrap a `Denoiser`, see `guided`.
 """
 
 from __future__ import annotations
@@ -33,14 +34,13 @@ class Guide:
     scale: float = 1.0
 
 
-def project(
-    x: Array, guides: Sequence[Guide], margin: float, statistics: LatentStatistics, rounds: int = 6
-) -> Array:
+def project(x: Array, guides: Sequence[Guide], margin: float, statistics: LatentStatistics, rounds: int = 6) -> Array:
     """Move an embedding to the wanted side of every guide.
 
-    Minimises (x' - x)^T S^-1 (x' - x) subject to weight_i @ x' + bias_i = t_i for the guides that are not yet satisfied,
-    t_i = -margin * scale_i for `away` and +margin * scale_i otherwise: x' = x + S W^T (W S W^T)^-1 (t - W x - b). The result is
-    normalised to the sphere; the step repeats until it holds there too.
+    Minimises (x' - x)^T S^-1 (x' - x) subject to weight_i @ x' + bias_i = t_i for the guides that are not yet
+    satisfied,
+    t_i = -margin * scale_i for `away` and +margin * scale_i otherwise: x' = x + S W^T (W S W^T)^-1 (t - W x - b).
+    The result is normalised to the sphere; the step repeats until it holds there too.
 
     Args:
         x: unit embedding (d,). margin: wanted logit, distance from the boundary, in nats (0 is the boundary).

@@ -60,7 +60,9 @@ def measure(encoder: Encoder, texts: Sequence[str], chunk: int = 2048) -> Latent
         CheckpointError: fewer texts than twice the dimension; the covariance would be singular.
     """
     if len(texts) < 2 * encoder.dim:
-        raise CheckpointError(f"latent statistics of a {encoder.dim}-d space need at least {2 * encoder.dim} texts, got {len(texts)}")
+        raise CheckpointError(
+            f"latent statistics of a {encoder.dim}-d space need at least {2 * encoder.dim} texts, got {len(texts)}"
+        )
     total = np.zeros(encoder.dim, dtype=np.float64)
     outer = np.zeros((encoder.dim, encoder.dim), dtype=np.float64)
     for part in _chunks(texts, chunk):
@@ -70,8 +72,9 @@ def measure(encoder: Encoder, texts: Sequence[str], chunk: int = 2048) -> Latent
     mean = total / len(texts)
     covariance = outer / len(texts) - np.outer(mean, mean)
     std = np.sqrt(np.diag(covariance))
-    as_float32 = (array.astype(np.float32) for array in (mean, std, covariance))
-    return LatentStatistics(*as_float32, count=len(texts), encoder_sha256=encoder.sha256)
+    return LatentStatistics(
+        mean.astype(np.float32), std.astype(np.float32), covariance.astype(np.float32), len(texts), encoder.sha256
+    )
 
 
 def _chunks(texts: Sequence[str], size: int) -> Iterator[Sequence[str]]:

@@ -10,7 +10,9 @@ from guardrail.dglm.batch import TargetBatch
 from guardrail.dglm.decoder import Decoder, Prefix, causal_mask
 
 
-def decoder_loss(decoder: Decoder, prefix: Prefix, target: TargetBatch, output_index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def decoder_loss(
+    decoder: Decoder, prefix: Prefix, target: TargetBatch, output_index: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return (summed token loss, summed form loss, token count); the mean per token is what is minimised.
 
     The token loss is -log of the mixture of writing and copying (See et al. 2017, equation 9). A token that can be

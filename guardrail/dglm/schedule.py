@@ -19,7 +19,9 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CosineSchedule:
-    """alpha = cos(pi t / 2), shifted in log-SNR (Nichol & Dhariwal 2021, section 3.2; shift: Hoogeboom et al. 2023, section 2.1).
+    """alpha = cos(pi t / 2), shifted in log-SNR.
+
+    Nichol & Dhariwal 2021, section 3.2; the shift: Hoogeboom et al. 2023, section 2.1.
 
     Attributes:
         shift: added to the log signal-to-noise ratio, in nats; positive is less noise.

@@ -21,9 +21,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from guardrail.dglm import latents
+from guardrail.dglm import checkpoint, latents
 from guardrail.dglm.batch import Example, collate_prefix, collate_target, make_example
-from guardrail.dglm.codec import Codec
+from guardrail.dglm.codec import Codec, word_tokenizer
 from guardrail.dglm.corpus import Corpus, load_corpus
 from guardrail.dglm.corruption import Spoiler
 from guardrail.dglm.decoder import Decoder, DecoderConfig, warm_start
@@ -66,7 +66,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def output_vocabulary(codec: Codec, corpus: Corpus, size: int) -> tuple[int, ...]:
-    """Return the ids that the softmax can write: the most frequent pieces of the targets, and every single character."""
+    """Return the ids that the softmax can write: the targets' most frequent pieces and every single character."""
     counts: Counter[int] = Counter()
     for pairs in corpus.pairs.values():
         for pair in pairs:
@@ -94,7 +94,7 @@ def new_decoder(recipe: Mapping[str, Any], encoder: Encoder, output_ids: tuple[i
     """Build the decoder of a recipe, warm-started from the encoder's own transformer."""
     torch.manual_seed(int(recipe["seed"]))
     decoder = Decoder(DecoderConfig(latent_dim=encoder.dim, output_ids=output_ids, **recipe["model"]))
-    warm_start(decoder, encoder.transformer_state())
+    warm_start(decoder, load_file(encoder.directory / "model.safetensors"))
     return decoder
 
 
@@ -114,7 +114,9 @@ class BatchSource:
         return [examples[start : start + size] for start in range(0, len(examples), size)]
 
 
-def prepare(examples: list[Example], decoder: Decoder, encoder: Encoder, stats: latents.LatentStatistics, noise: float) -> Any:
+def prepare(
+    examples: list[Example], decoder: Decoder, encoder: Encoder, stats: latents.LatentStatistics, noise: float
+) -> Any:
     """Collate a micro-batch: embed the targets, noise the latents, make the soft tokens."""
     x = stats.normalise(encoder.encode([example.text for example in examples]))
     signal = 1.0 - noise * torch.rand(len(examples)) ** 2
@@ -132,7 +134,9 @@ def learning_rate(step: int, steps: int, settings: Mapping[str, Any]) -> float:
     return float(settings["lr"]) * (0.05 + 0.95 * 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
-def train_step(state: TrainingState, batches: list[Any], lr: float, settings: Mapping[str, Any], output_index: Tensor) -> dict[str, float]:
+def train_step(
+    state: TrainingState, batches: list[Any], lr: float, settings: Mapping[str, Any], output_index: Tensor
+) -> dict[str, float]:
     """One optimiser step over prepared micro-batches (callables, so that only one graph is alive at a time)."""
     for group in state.optimiser.param_groups:
         group["lr"] = lr
@@ -166,7 +170,8 @@ def validation_loss(decoder: Decoder, batches: list[Any], output_index: Tensor) 
     totals = np.zeros(3)
     with torch.no_grad():
         for prepare_batch in batches:
-            parts = decoder_loss(decoder, *prepare_batch(), output_index)
+            prefix, target = prepare_batch()
+            parts = decoder_loss(decoder, prefix, target, output_index)
             totals += [part.item() for part in parts]
     return {"validation_loss": totals[0] / totals[2], "validation_form_loss": totals[1] / totals[2]}
 
@@ -174,7 +179,10 @@ def validation_loss(decoder: Decoder, batches: list[Any], output_index: Tensor) 
 def new_state(decoder: Decoder, settings: Mapping[str, Any]) -> TrainingState:
     """Wrap a decoder with its optimiser and moving average."""
     optimiser = torch.optim.AdamW(
-        decoder.parameters(), lr=float(settings["lr"]), betas=tuple(settings["betas"]), weight_decay=float(settings["weight_decay"])
+        decoder.parameters(),
+        lr=float(settings["lr"]),
+        betas=tuple(settings["betas"]),
+        weight_decay=float(settings["weight_decay"]),
     )
     average = {name: parameter.detach().clone() for name, parameter in decoder.named_parameters()}
     return TrainingState(decoder, average, optimiser)
@@ -214,7 +222,8 @@ def train_decoder(recipe_path: Path, data: Path, out: Path, *, report: Report, s
     """Train (or resume) the decoder of a recipe; returns the folder of the run.
 
     Args:
-        recipe_path: YAML recipe. data: folder of the shared data. out: folder for checkpoints, log and latent statistics.
+        recipe_path: YAML recipe. data: folder of the shared data. out: folder for checkpoints, log and latent
+            statistics.
         report: called with a dictionary after every step.
         steps: stop after this many optimiser steps in all (default: the recipe's).
 
@@ -225,12 +234,15 @@ def train_decoder(recipe_path: Path, data: Path, out: Path, *, report: Report, s
     steps = steps or int(recipe["steps"])
     project = recipe_path.resolve().parents[2]
     encoder = load_encoder(recipe["encoder"])
-    codec = Codec(encoder.word_tokenizer())
+    codec = Codec(word_tokenizer(encoder.directory))
     corpus = load_corpus(recipe, data, project, int(recipe["seed"]))
     stats = _latent_statistics(out / "latents.safetensors", encoder, corpus, int(recipe["seed"]))
+    (out / "recipe.json").write_text(json.dumps(recipe), encoding="utf8")
     ids_path = out / "output_ids.json"
     if not ids_path.exists():
-        ids_path.write_text(json.dumps(output_vocabulary(codec, corpus, int(recipe["output_vocabulary"]))), encoding="utf8")
+        ids_path.write_text(
+            json.dumps(output_vocabulary(codec, corpus, int(recipe["output_vocabulary"]))), encoding="utf8"
+        )
     output_ids = tuple(json.loads(ids_path.read_text(encoding="utf8")))
     decoder = new_decoder(recipe, encoder, output_ids)
     output_index = torch.full((decoder.config.vocabulary,), -1)
@@ -254,14 +266,41 @@ def train_decoder(recipe_path: Path, data: Path, out: Path, *, report: Report, s
             lr = learning_rate(step, int(recipe["steps"]), settings)
             row: dict[str, Any] = train_step(state, prepared(source(step), noise), lr, settings, output_index)
             seconds = time.perf_counter() - started
-            row |= {"step": state.step, "steps": steps, "lr": lr, "seconds": seconds, "examples_per_second": recipe["batch"] / seconds}
+            row |= {
+                "step": state.step,
+                "steps": steps,
+                "lr": lr,
+                "seconds": seconds,
+                "examples_per_second": recipe["batch"] / seconds,
+            }
             if state.step % int(recipe["checkpoint_every"]) == 0 or state.step == steps:
                 save_state(state, out)
-                row |= validation_loss(decoder, prepared([b for i in range(3) for b in validate(10**6 + i)], 0.0), output_index)
+                row |= validation_loss(
+                    decoder, prepared([b for i in range(3) for b in validate(10**6 + i)], 0.0), output_index
+                )
             log.write(json.dumps(row) + "\n")
             log.flush()
             report(row)
     return out
+
+
+def export_run(run: Path, folder: Path) -> int:
+    """Write the averaged weights of a run as a checkpoint; returns its size in bytes.
+
+    Raises:
+        ConfigurationError: `run` holds no checkpoint.
+    """
+    path = run / "state.safetensors"
+    if not path.is_file():
+        raise ConfigurationError(f"{run} holds no checkpoint yet (state.safetensors is missing)")
+    prefix = "average."
+    weights = {name.removeprefix(prefix): tensor for name, tensor in load_file(path).items() if name.startswith(prefix)}
+    recipe = json.loads((run / "recipe.json").read_text(encoding="utf8"))
+    statistics = latents.load(run / "latents.safetensors")
+    output_ids = tuple(json.loads((run / "output_ids.json").read_text(encoding="utf8")))
+    config = DecoderConfig(latent_dim=statistics.dim, output_ids=output_ids, **recipe["model"])
+    checkpoint.save(weights, config, statistics, folder, json.dumps(recipe))
+    return sum((folder / name).stat().st_size for name in ("decoder.safetensors", "latents.safetensors"))
 
 
 def _latent_statistics(path: Path, encoder: Encoder, corpus: Corpus, seed: int) -> latents.LatentStatistics:

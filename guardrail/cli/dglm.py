@@ -1,0 +1,150 @@
+"""`guardrail dglm`: train, export, evaluate and describe the rewriter."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markdown import Markdown
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from guardrail.cli.common import JsonOption, PolicyOption, console, emit_json, error_console, handled, note
+
+app = typer.Typer(help="Train, evaluate and describe the diffusion-guided rewriter.", no_args_is_help=True)
+train_app = typer.Typer(help="Train a part of the DGLM from a recipe; a killed run resumes.", no_args_is_help=True)
+app.add_typer(train_app, name="train")
+
+DataOption = Annotated[Path, typer.Option("--data", help="Folder of the training data (see the recipe).")]
+OutOption = Annotated[Path, typer.Option("--out", help="Folder of the run: checkpoints, log, latent statistics.")]
+RecipeOption = Annotated[Path, typer.Option("--recipe", help="YAML recipe.")]
+
+RECIPE = Path("training/recipes/decoder-mini.yaml")
+DATA = Path("../shared/data")
+
+
+@train_app.command("decoder")
+@handled
+def train_decoder(
+    recipe: RecipeOption = RECIPE,
+    data: DataOption = DATA,
+    out: OutOption = Path("runs/decoder-mini"),
+    steps: Annotated[
+        int | None, typer.Option(help="Stop after this many steps in all; the schedule stays the recipe's.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; default: all.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train (or resume) the soft-prompted decoder, and the latent statistics it needs."""
+    import torch
+
+    from guardrail.dglm.training import train_decoder as train
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    out.mkdir(parents=True, exist_ok=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TimeRemainingColumn(),
+    )
+    last: dict[str, Any] = {}
+    with Progress(*columns, console=error_console) as progress:
+        task = progress.add_task("decoder", total=None)
+
+        def report(row: dict[str, Any]) -> None:
+            last.update(row)
+            description = f"loss {row['loss']:.3f}, {row['examples_per_second']:.0f} examples/s"
+            progress.update(task, total=row["steps"], completed=row["step"], description=description)
+
+        train(recipe, data, out, report=report, steps=steps)
+    if as_json:
+        emit_json({"run": str(out), **last})
+    else:
+        console.print(f"{out}: step {last.get('step')}, validation loss {last.get('validation_loss')}")
+
+
+@app.command("export")
+@handled
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
+    folder: Annotated[Path, typer.Argument(help="Where the checkpoint goes.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Turn a training run into a checkpoint (bfloat16, averaged weights)."""
+    from guardrail.dglm.training import export_run
+
+    size = export_run(run, folder)
+    if as_json:
+        emit_json({"checkpoint": str(folder), "bytes": size})
+    else:
+        console.print(f"wrote {folder} ({size / 1e6:.1f} MB)")
+
+
+@app.command("info")
+@handled
+def info(
+    name: Annotated[str, typer.Argument(help="A shipped checkpoint or a directory.")] = "mini",
+    as_json: JsonOption = False,
+) -> None:
+    """Show a checkpoint's sizes, hashes and model card."""
+    from guardrail.dglm import checkpoint
+
+    folder = checkpoint.locate(name)
+    metadata = checkpoint.read_metadata(folder)
+    config = json.loads(metadata["config"])
+    config["output_ids"] = len(config["output_ids"])
+    card = folder / "README.md"
+    if as_json:
+        emit_json(
+            {
+                "name": name,
+                "sha256": checkpoint.sha256(folder),
+                "encoder_sha256": metadata["encoder_sha256"],
+                "config": config,
+            }
+        )
+        return
+    console.print(f"[bold]{name}[/bold]  sha256 {checkpoint.sha256(folder)}")
+    console.print(f"encoder sha256 {metadata['encoder_sha256']}")
+    console.print(config)
+    if card.is_file():
+        console.print(Markdown(card.read_text(encoding="utf8")))
+
+
+@app.command("eval")
+@handled
+def evaluate(
+    data: DataOption = DATA,
+    pairs: Annotated[
+        Path | None, typer.Option(help="Rows with source and targets; default: ParaDetox of --data.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Which rows.")] = "test",
+    limit: Annotated[int, typer.Option(help="At most this many sentences.")] = 300,
+    policy: PolicyOption = None,
+    samples: Annotated[Path | None, typer.Option(help="Write the rewrites here, one JSON per line.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Repair held-aside flagged sentences; compare with people, with doing nothing, by an independent judge."""
+    from guardrail.encoder import load_encoder
+    from guardrail.engine import Guardrail
+    from guardrail.evaluate.repair import evaluate_repair, read_cases, train_judge
+
+    cases = read_cases(pairs or data / "pairs" / "paradetox.jsonl.gz", split, limit)
+    note("training the independent judge ...")
+    judge = train_judge(data)
+    guard = Guardrail(policy)
+    with Progress(console=error_console) as progress:
+        task = progress.add_task("repairing", total=len(cases))
+        report = evaluate_repair(
+            guard, load_encoder(guard.settings.encoder), judge, cases, lambda: progress.advance(task)
+        )
+    rows = report.pop("samples")
+    if samples is not None:
+        samples.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf8")
+    if as_json:
+        emit_json(report)
+    else:
+        console.print_json(json.dumps(report))

@@ -1,0 +1,293 @@
+"""The judge: what a compiled policy says of texts.
+
+A text is read as the encoder should read it (obfuscation undone), cut into windows of whole sentences, so that a
+long text
+is scanned whole, and its risk is that of its worst window. Where a window looks suspicious its sentences are judged
+one by
+one: harm cannot hide in padding, and a decision can name the sentences that caused it.
+
+All windows of all texts go through the encoder in one batch, and all heads of all rules through one matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from guardrail.errors import ClassifierFailure
+from guardrail.policy.bundle import MAX_LOGIT, Bundle, logit
+from guardrail.text.normalise import normalise
+from guardrail.text.segment import sentences, windows
+from guardrail.types import Action, Judgement, Passage, Reason, Score, Span, Stage
+
+if TYPE_CHECKING:
+    from guardrail.classifiers.base import Classifier
+    from guardrail.encoder import Encoder
+
+WINDOW_TOKENS = 64
+"""Word pieces per window. Small, so that one bad sentence is not averaged away by its neighbours."""
+
+SCREEN = 0.25
+"""Sentences of a window are judged one by one from this share of a rule's lowest threshold on."""
+
+_ON_ERROR = {"block": Action.BLOCK, "flag": Action.FLAG, "allow": Action.ALLOW}
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A stretch of a text that was judged by itself, with the risk of every rule and the score of every classifier."""
+
+    span: Span
+    risks: Mapping[str, float]
+    logits: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A judgement, and the units behind it (for repair): worst first per rule is for the caller to pick."""
+
+    judgement: Judgement
+    units: tuple[Unit, ...] = ()
+
+
+@dataclass(slots=True)
+class _Work:
+    """One passage on its way through the judge."""
+
+    passage: Passage
+    spans: list[Span]  # windows, in the original text
+    scores: dict[str, Score] = field(default_factory=dict)  # classifiers that are not linear
+    failures: dict[str, str] = field(default_factory=dict)
+    units: list[Unit] = field(default_factory=list)
+
+
+class Judge:
+    """Judge texts by one compiled policy. Thread-safe; holds no state between calls.
+
+    Args:
+        bundle: the compiled policy.
+        classifiers: those of its classifiers that are not linear heads, by name.
+        encoder: called once when a text has to be embedded; never for a policy without linear heads.
+    """
+
+    def __init__(self, bundle: Bundle, classifiers: Mapping[str, Classifier], encoder: Callable[[], Encoder]) -> None:
+        self.bundle = bundle
+        self._classifiers = classifiers
+        self._encoder = encoder
+        rules = bundle.policy.document.rules
+        self._screen = {name: SCREEN * min(rule.thresholds.values()) for name, rule in rules.items()}
+        self._needed = {
+            stage: frozenset(name for rule in bundle.policy.document.rules_at(stage).values() for name in rule.weights)
+            for stage in Stage
+        }
+
+    def judge(self, passages: Sequence[Passage]) -> list[Verdict]:
+        """Return one verdict per passage, in order. Where a classifier raises, its rules' `on_error` decides."""
+        works = [_Work(passage, [(0, len(passage.text))]) for passage in passages]
+        self._score(works)
+        embedding_error = self._embed_windows(works)
+        return [self._verdict(work, embedding_error) for work in works]
+
+    # -- classifiers that are not linear ---------------------------------------------------------------------------
+
+    def _score(self, works: Sequence[_Work]) -> None:
+        for name, classifier in self._classifiers.items():
+            asked = [work for work in works if name in self._needed[work.passage.stage]]
+            if not asked:
+                continue
+            try:
+                found = classifier.score([work.passage for work in asked])
+                for work, score in zip(asked, found, strict=True):
+                    work.scores[name] = _checked(score)
+            except Exception as error:  # noqa: BLE001 (any classifier may be a plug-in; the rules' on_error decides)
+                for work in asked:
+                    work.scores.pop(name, None)
+                    work.failures[name] = str(ClassifierFailure(name, error))
+
+    # -- linear heads ----------------------------------------------------------------------------------------------
+
+    def _embed_windows(self, works: Sequence[_Work]) -> str | None:
+        """Fill the units of every work; return what went wrong with the encoder, if anything."""
+        linear = [work for work in works if self._needed[work.passage.stage].intersection(self.bundle.heads)]
+        plain = [work for work in works if work not in linear]
+        problem: str | None = None
+        if linear:
+            try:
+                self._linear_units(linear)
+            except Exception as error:  # noqa: BLE001 (the rules' on_error decides)
+                problem = f"{type(error).__name__}: {error}"
+                plain = list(works)
+        for work in plain:
+            work.units = self._units(work, work.spans, None)
+        return problem
+
+    def _linear_units(self, works: Sequence[_Work]) -> None:
+        encoder = self._encoder()
+        limit = min(WINDOW_TOKENS, encoder.max_tokens)
+        readings = [_Reading(work.passage.text) for work in works]
+        for work in works:
+            if (
+                len(work.passage.text) > encoder.max_tokens - 2
+            ):  # a shorter text fits whole: a token is a character or more
+                work.spans = windows(work.passage.text, encoder.token_counts, limit)
+        self._judge_spans(encoder, works, readings, [work.spans for work in works])
+        doubtful = [self._doubtful_sentences(work) for work in works]
+        self._judge_spans(encoder, works, readings, doubtful)
+
+    def _judge_spans(
+        self, encoder: Encoder, works: Sequence[_Work], readings: Sequence[_Reading], spans: Sequence[Sequence[Span]]
+    ) -> None:
+        """Embed `spans` of every work in one batch and append their units."""
+        variants = [[reading.variants(span) for span in own] for reading, own in zip(readings, spans, strict=True)]
+        texts = [text for own in variants for texts in own for text in texts]
+        if not texts:
+            return
+        logits = self.bundle.head_logits(encoder.encode(texts))  # (variants, H)
+        start = 0
+        for work, own, counts in zip(works, spans, [[len(texts) for texts in own] for own in variants], strict=True):
+            ends = start + np.cumsum([0, *counts])
+            if own:
+                worst = np.stack([logits[a:b].max(axis=0) for a, b in pairwise(ends)])
+                work.units.extend(self._units(work, own, worst))
+            start = int(ends[-1])
+
+    def _doubtful_sentences(self, work: _Work) -> list[Span]:
+        """Sentences inside windows that hold more than one of them and reach the screening level of some rule."""
+        doubtful: list[Span] = []
+        for unit in work.units:
+            if any(risk >= self._screen[rule] for rule, risk in unit.risks.items()):
+                start, end = unit.span
+                own = [(start + a, start + b) for a, b in sentences(work.passage.text[start:end])]
+                own = [span for span in own if work.passage.text[slice(*span)].strip()]
+                if len(own) > 1:
+                    doubtful.extend(own)
+        return doubtful
+
+    def _units(self, work: _Work, spans: Sequence[Span], heads: np.ndarray | None) -> list[Unit]:
+        """Pool heads (N, H) and the other scores over N spans of one work."""
+        logits: dict[str, np.ndarray] = {}
+        if heads is not None:
+            logits = {name: heads[:, column] for column, name in enumerate(self.bundle.heads)}
+        for name, score in work.scores.items():
+            logits[name] = logit(np.array([_value_in(score, span) for span in spans]))
+        risks = self.bundle.risks(logits, work.passage.stage)
+        return [
+            Unit(
+                span,
+                {rule: float(values[row]) for rule, values in risks.items()},
+                {name: float(values[row]) for name, values in logits.items()},
+            )
+            for row, span in enumerate(spans)
+        ]
+
+    # -- verdict ---------------------------------------------------------------------------------------------------
+
+    def _verdict(self, work: _Work, embedding_error: str | None) -> Verdict:
+        stage = work.passage.stage
+        failures = dict(work.failures)
+        needed = self._needed[stage]
+        if embedding_error is not None:
+            failures |= {name: embedding_error for name in self.bundle.heads if name in needed}
+        rules = self.bundle.policy.document.rules_at(stage)
+        risks = {
+            rule: max((unit.risks[rule] for unit in work.units if rule in unit.risks), default=0.0) for rule in rules
+        }
+        reasons = [reason for rule in rules if (reason := self._reason(work, rule, risks[rule])) is not None]
+        reasons += [reason for rule in rules if (reason := self._failed(stage, rule, failures)) is not None]
+        reasons.sort(key=lambda reason: (reason.action.severity, reason.risk), reverse=True)
+        heads = {name for unit in work.units for name in unit.logits if name in needed}
+        scores = {
+            name: _probability(max(unit.logits[name] for unit in work.units if name in unit.logits))
+            for name in sorted(heads)
+        }
+        action = reasons[0].action if reasons else Action.ALLOW
+        risk = max(risks.values(), default=0.0)
+        judgement = Judgement(action, risk, risks, scores, tuple(reasons), failures, scanned=bool(rules))
+        return Verdict(judgement, tuple(work.units))
+
+    def _reason(self, work: _Work, rule: str, risk: float) -> Reason | None:
+        action, threshold = self.bundle.action_for(rule, risk)
+        if action is Action.ALLOW:
+            return None
+        worst = max((unit for unit in work.units if rule in unit.risks), key=lambda unit: unit.risks[rule])
+        return Reason(
+            rule=rule,
+            stage=work.passage.stage,
+            action=action,
+            risk=risk,
+            threshold=threshold,
+            contributions=self.bundle.contributions(rule, worst.logits),
+            spans=self._spans(work, rule, threshold),
+            description=self.bundle.policy.document.rules[rule].description,
+        )
+
+    def _spans(self, work: _Work, rule: str, threshold: float) -> tuple[Span, ...]:
+        """Where a rule was broken: the matches of its patterns, and the smallest units at or over the threshold."""
+        weights = self.bundle.policy.document.rules[rule].weights
+        matches = {span for name in weights if name in work.scores for span in work.scores[name].spans}
+        units = minimal([unit.span for unit in work.units if unit.risks.get(rule, 0.0) >= threshold])
+        found = {trim(work.passage.text, span) for span in units if not any(_inside(match, span) for match in matches)}
+        return tuple(sorted(found | matches))
+
+    def _failed(self, stage: Stage, rule: str, failures: Mapping[str, str]) -> Reason | None:
+        document = self.bundle.policy.document
+        broken = [name for name in document.rules[rule].weights if name in failures]
+        if not broken:
+            return None
+        action = _ON_ERROR[document.on_error_of(rule)]
+        description = document.rules[rule].description
+        return Reason(rule, stage, action, risk=1.0, threshold=1.0, description=description, error=failures[broken[0]])
+
+
+class _Reading:
+    """A text as the encoder reads it: as it is, and with obfuscation undone where there is any."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._normal = normalise(text)
+
+    def variants(self, span: Span) -> list[str]:
+        """Return the text of a span, and its normal form if that differs: whichever is worse counts."""
+        raw = self.text[span[0] : span[1]]
+        if not self._normal.changed:
+            return [raw]
+        undone = normalise(raw).text
+        return [raw] if undone == raw else [raw, undone]
+
+
+def _checked(score: Score) -> Score:
+    if not 0.0 <= score.value <= 1.0:
+        raise ValueError(f"it gave the score {score.value!r}, which is not in [0, 1]")
+    return score
+
+
+def _value_in(score: Score, span: Span) -> float:
+    """A score with spans holds only where they are; one without holds everywhere."""
+    if not score.spans or any(start < span[1] and end > span[0] for start, end in score.spans):
+        return score.value
+    return 0.0
+
+
+def _probability(value: float) -> float:
+    return float(1.0 / (1.0 + np.exp(-np.clip(value, -MAX_LOGIT, MAX_LOGIT))))
+
+
+def _inside(inner: Span, outer: Span) -> bool:
+    return outer[0] <= inner[0] and inner[1] <= outer[1]
+
+
+def minimal(spans: Sequence[Span]) -> list[Span]:
+    """Return the spans that contain no other of them, sorted."""
+    distinct = sorted(set(spans))
+    return [span for span in distinct if not any(other != span and _inside(other, span) for other in distinct)]
+
+
+def trim(text: str, span: Span) -> Span:
+    """Return the span without white space at its ends."""
+    start, end = span
+    inner = text[start:end]
+    return start + len(inner) - len(inner.lstrip()), start + len(inner.rstrip())

@@ -1,0 +1,1 @@
+"""Ways to repair a flagged draft. Each proposes edits; the engine judges them again and selects."""
