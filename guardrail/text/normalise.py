@@ -1,32 +1,137 @@
-"""Undo obfuscation, keeping a map back to the original text."""
+"""Undo obfuscation, keeping a map back to the original text.
+
+Clean text is recognised by one linear-time expression and returned as it is; everything else goes through the passes
+below until nothing changes, so that what `normalise` returns is normal.
+"""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable, Iterator
 
+import re2
+
+from guardrail.text.characters import HIDDEN, MARKS, hidden, marks
 from guardrail.text.edits import Edit, Normalised, apply, unchanged
+from guardrail.text.homoglyphs import FOREIGN, homoglyphs
+from guardrail.text.spacing import spaced
+from guardrail.text.styled import STYLED, styled
+from guardrail.text.tokens import respelt
+from guardrail.text.words import Vocabulary, load
 
 __all__ = ["Normalised", "fold", "normalise"]
 
-_INVISIBLE = re.compile("[\0\u00ad\u200b\u2060-\u2064\ufeff\u202a-\u202e\u2066-\u206f\ud800-\udfff]")
+_PASSES = 12  # more than a text can nest spaced words in spaced words: each level needs four times the length
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+_OTHER_LETTERS = "абвгдеёжзийклмнопрстуфхцчшщъыьэюяіїєґαβγδεζηθικλμνξοπρστυφχψωàáâäãåèéêëìíîïòóôöõùúûüçñ"
+_ONE = r"[A-Za-z0-9@$!*]"
+_GAP = r"[^A-Za-z0-9@$!*]{1,3}"
+
+_TRIPLE = "|".join(letter * 3 for letter in _ALPHABET)
+_SPELLING = (
+    rf"(?i:{_TRIPLE}|[bcdfgkmnpst]v[bcdfgkmnpst])"
+    r"|[A-Za-z][0-9@$]|[0-9@$!|+][A-Za-z]|[A-Za-z][!|+][A-Za-z0-9@$]"
+    r"|[A-Za-z][*#%^~&?=._-]{1,6}[A-Za-z0-9@$!|+]|[0-9@$!|+][*#%^~&?=._-]{1,6}[A-Za-z]|[A-Za-z]\*\*"
+    r"|[a-z][A-Z][a-z][A-Z]|[A-Z][a-z][A-Z][a-z][A-Z]"
+    rf"|(?:^|[^A-Za-z0-9_']){_ONE}{_GAP}{_ONE}{_GAP}{_ONE}(?:$|[^A-Za-z0-9])"
+)
 
 
-def normalise(text: str) -> Normalised:
-    """Return what a reader sees: disguises undone, everything else as it was."""
-    edits: list[Edit] = []
-    for found in _INVISIBLE.finditer(text):
-        surrogate = "\ud800" <= found.group() <= "\udfff"
-        edits.append((found.start(), found.end(), "\ufffd" if surrogate else "", [found.start()] if surrogate else []))
-    return apply(unchanged(text), edits)
+def _class(characters: str) -> str:
+    """A character class for RE2, which takes no surrogates."""
+    return characters.replace("\ud800-\udfff", "")
 
 
-def fold(text: str) -> Normalised:
-    """`normalise`, then case folded and accents stripped: what patterns are matched on."""
-    source = normalise(text)
-    edits: list[Edit] = []
-    for at, char in enumerate(source.text):
-        plain = "".join(c for c in unicodedata.normalize("NFKD", char.casefold()) if not unicodedata.combining(c))
+_ASCII_SUSPECT = re2.compile(rf"\x00|{_SPELLING}")
+_SUSPECT = re2.compile(
+    rf"{_SPELLING}|[{_class(HIDDEN)}{MARKS}{STYLED}]|[A-Za-z][{FOREIGN}€£¢¥§]|[{FOREIGN}€£¢¥§][A-Za-z]"
+    rf"|(?i:{'|'.join(letter * 3 for letter in _OTHER_LETTERS)})"
+)
+_LATIN_WORD = re2.compile(r"[A-Za-z]{2}")
+_LOOKALIKE_WORD = re2.compile(rf"(?:^|[^\pL\pN])[{FOREIGN}]{{2,}}(?:$|[^\pL\pN])")
+
+_HIDDEN = re.compile(f"[{HIDDEN}]")
+_MARKS = re.compile(f"[{MARKS}]")
+_STYLED = re.compile(f"[{STYLED}]")
+_FOREIGN = re.compile(f"[{FOREIGN}]")
+
+
+def normalise(text: str, vocabulary: Vocabulary | None = None) -> Normalised:
+    """Return what a reader sees: disguises undone, everything else as it was.
+
+    Undone are invisible characters, direction overrides, look-alike letters, styled and full-width letters, stacked
+    marks, leetspeak, masked, spaced and stretched words; lone surrogates become U+FFFD. Clean text in any script, emoji
+    sequences and joiners that a script needs come back unchanged. The result is its own normal form.
+
+    Args:
+        text: anything.
+        vocabulary: the words that disguised spellings are read as; default the shipped English ones.
+    """
+    if _clean(text):
+        return unchanged(text)
+    return _normalise(text, vocabulary or load(), eager=False)
+
+
+def fold(text: str, vocabulary: Vocabulary | None = None) -> Normalised:
+    """`normalise`, then case folded, accents stripped and compatibility characters replaced: what patterns match on.
+
+    Letters spelt one by one are joined even where they make no known word. Args as for `normalise`.
+    """
+    source = unchanged(text) if _clean(text) else _normalise(text, vocabulary or load(), eager=True)
+    if source.text.isascii():
+        lower = source.text.lower()
+        return source if lower == source.text else Normalised(lower, source.offsets, True)
+    return apply(source, _folded(source.text))
+
+
+def _clean(text: str) -> bool:
+    """Whether nothing in the text can be a disguise; errs on the side of False."""
+    if text.isascii():
+        return _ASCII_SUSPECT.search(text) is None
+    try:
+        if _SUSPECT.search(text) is not None:
+            return False
+        return _LATIN_WORD.search(text) is None or _LOOKALIKE_WORD.search(text) is None
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+
+
+def _normalise(text: str, vocabulary: Vocabulary, *, eager: bool) -> Normalised:
+    current = unchanged(text)
+    for _ in range(_PASSES):
+        before = current.text
+        current = _once(current, vocabulary, eager)
+        if current.text == before:
+            break
+    return Normalised(current.text, current.offsets, True) if current.text != text else unchanged(text)
+
+
+def _once(source: Normalised, vocabulary: Vocabulary, eager: bool) -> Normalised:
+    """All stages once, each only where its characters occur."""
+    current = source
+    stages: tuple[tuple[re.Pattern[str] | None, Callable[[str], Iterator[Edit]]], ...] = (
+        (_HIDDEN, hidden),
+        (_MARKS, marks),
+        (_STYLED, styled),
+        (_FOREIGN, lambda text: homoglyphs(text, vocabulary)),
+        (None, lambda text: spaced(text, vocabulary, eager=eager)),
+        (None, lambda text: respelt(text, vocabulary)),
+    )
+    for needed, stage in stages:
+        if needed is None or needed.search(current.text):
+            current = apply(current, stage(current.text))
+    return current
+
+
+def _folded(text: str) -> Iterator[Edit]:
+    """Edits that fold case and strip accents and compatibility forms, character by character."""
+    for at, char in enumerate(text):
+        if "a" <= char <= "z" or char == " ":
+            continue
+        plain = char.casefold()
+        if not plain.isascii():
+            plain = "".join(part for part in unicodedata.normalize("NFKD", plain) if not unicodedata.combining(part))
+            plain = unicodedata.normalize("NFC", plain.casefold())
         if plain != char:
-            edits.append((at, at + 1, plain, [at] * len(plain)))
-    return apply(source, edits)
+            yield at, at + 1, plain, [at] * len(plain)

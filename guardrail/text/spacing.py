@@ -1,0 +1,112 @@
+"""Words spelt with something between their letters: "i d i o t", "i.d.i.o.t", "y o u  i d i o t"."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from guardrail.text.edits import Edit
+from guardrail.text.lookalikes import EXACT
+from guardrail.text.spelling import LEET, masked, read
+from guardrail.text.words import Vocabulary
+
+__all__ = ["spaced"]
+
+_SYMBOLS = re.escape("".join(symbol for symbol in LEET if symbol not in "!|+"))
+_ONE = rf"(?:[^\W_]|[{_SYMBOLS}!|*])"
+_GAP = rf"(?:[^\w{_SYMBOLS}!|*]|_){{1,3}}"
+_REGION = re.compile(rf"(?<![\w'’{_SYMBOLS}]){_ONE}(?:{_GAP}{_ONE}){{2,}}(?![^\W_]|['’][^\W_])")
+_MEMBER = re.compile(rf"({_ONE})({_GAP}|\Z)")
+_ASCII_LETTER = re.compile("[A-Za-z]")
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Single letters with the same separator between them."""
+
+    letters: str
+    places: tuple[int, ...]  # of the letters in the text
+    separator: str
+
+
+def spaced(text: str, vocabulary: Vocabulary, *, eager: bool = False) -> Iterator[Edit]:
+    """Edits that close the gaps of words that are spelt letter by letter.
+
+    Joined are: sensitive words of three letters or more; other known words of four or more (acronyms in capitals only
+    if white space stands between the letters); longer runs that fall into known words; and beside any of these, shorter
+    known words of the same spelling. `eager` joins every run of four or more letters, known or not (for patterns).
+    """
+    for region in _REGION.finditer(text):
+        groups = _groups(region)
+        readings = [_joined(group, vocabulary) for group in groups]
+        spelt = any(reading is not None for reading in readings)
+        for group, reading in zip(groups, readings, strict=True):
+            letters = group.letters
+            beside = spelt and vocabulary.knows(letters.lower())
+            if reading is None and (beside or (eager and len(letters) >= 4 and letters.isalpha())):
+                yield from _closed(group, [len(letters)])
+            elif reading is not None:
+                yield from _closed(group, reading)
+
+
+def _groups(region: re.Match[str]) -> list[_Group]:
+    """Split where the separator is not the usual one of the region."""
+    members = list(_MEMBER.finditer(region.group()))
+    usual = Counter(member.group(2) for member in members[:-1]).most_common(1)[0][0]
+    groups: list[_Group] = []
+    letters: list[str] = []
+    places: list[int] = []
+    for member in members:
+        letters.append(member.group(1))
+        places.append(region.start() + member.start())
+        if member.group(2) != usual:
+            groups.append(_Group("".join(letters), tuple(places), usual))
+            letters, places = [], []
+    return groups
+
+
+def _joined(group: _Group, vocabulary: Vocabulary) -> Sequence[int] | None:
+    """The lengths of the words that the letters make, or None if they make none for certain."""
+    letters, size = group.letters, len(group.letters)
+    if _ASCII_LETTER.search(letters):
+        letters = "".join(EXACT.get(char, char) for char in letters)
+    if size < 3 or len(set(letters.lower())) < 2:
+        return None
+    reading = read(letters, vocabulary)
+    if reading is not None and reading.sensitive:
+        return [size]
+    if size < 4 or "\n" in group.separator:
+        return None
+    if "*" in letters:
+        return [size] if masked(letters, vocabulary) else None
+    if not letters.isascii() or not letters.isalpha() or (letters.isupper() and not group.separator.isspace()):
+        return None
+    return _words(letters.lower(), vocabulary)
+
+
+def _words(letters: str, vocabulary: Vocabulary) -> Sequence[int] | None:
+    """The lengths of the words that a run of letters falls into, if most of it does."""
+    if letters in vocabulary.common:
+        return [len(letters)]
+    words = vocabulary.split(letters)
+    known = [word for word, is_known in words if is_known]
+    covered = sum(map(len, known))
+    sensitive = any(len(word) > 3 and word in vocabulary.sensitive for word in known)
+    if covered >= (0.6 if sensitive else 0.9) * len(letters) and (sensitive or covered >= 2.5 * len(known) + 1):
+        return [len(word) for word, _ in words]
+    return None
+
+
+def _closed(group: _Group, lengths: Sequence[int]) -> Iterator[Edit]:
+    """Edits that drop the separators within words and keep a space between words."""
+    ends = set()
+    at = 0
+    for length in lengths:
+        at += length
+        ends.add(at)
+    for index, (place, following) in enumerate(zip(group.places, group.places[1:], strict=False), 1):
+        kept = " " if index in ends else ""
+        if following - place - 1 != len(kept) or kept != group.separator[: len(kept)]:
+            yield place + 1, following, kept, [place + 1] * len(kept)

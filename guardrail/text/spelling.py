@@ -1,0 +1,253 @@
+"""Disguised spellings of single words: leetspeak, masks, stretched letters, aLtErNaTiNg case.
+
+A spelling is read as a word only if that word is known (`guardrail.text.words`); digits in names, units, versions,
+ordinals and code stay. Only stretched letters are shortened in unknown words too.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from guardrail.text.words import Vocabulary, plain
+
+__all__ = ["LEET", "MASKS", "Piece", "Reading", "alternating", "leet", "masked", "read", "stretched"]
+
+LEET: Mapping[str, str] = MappingProxyType(
+    {"0": "o", "1": "il", "2": "z", "3": "e", "4": "a", "5": "s", "6": "gb", "7": "t", "8": "b", "9": "g"}
+    | {"@": "a", "$": "s", "!": "il", "|": "il", "+": "t", "€": "e", "£": "l", "¢": "c", "¥": "y", "§": "s"}
+)
+"""Symbols to the letters that they may stand for."""
+
+MASKS = "*#%^~&?=._-"
+"""Characters that stand for a letter or are put between letters."""
+
+Piece = tuple[int, int, str]
+"""`token[start:end]` is read as the string, which is not longer."""
+
+_MOST_READINGS = 64  # of one spelling
+_LONGEST = 40  # runs of equal characters in the longest spelling that is looked up
+_OFTEN = 3000  # rank below which a doubled last letter ("too", "off") is likelier than a single one
+_SHORT_MASKED = frozenset({"sex", "fag", "cum", "tit", "jew"})  # three letters that are read with one masked
+_INITIAL_ONLY: Mapping[str, str] = MappingProxyType({"f***": "fuck", "s***": "shit", "b****": "bitch", "c***": "cunt"})
+_NOT_DISGUISED = frozenset({"latex", "bibtex"})  # written in alternating case
+_VOWELS = frozenset("aeiouyаеёиоуыэюяіїєαεηιουω")
+_ROMAN = re.compile(r"m{0,4}(?:cm|cd|d?c{0,4})(?:xc|xl|l?x{0,4})(?:ix|iv|v?i{0,4})\Z")
+_ALTERNATING = re.compile(r"(?:[a-z][A-Z]){2,}[a-z]?\Z|(?:[A-Z][a-z]){2,}[A-Z]\Z|(?:[A-Z][a-z]){3,}\Z")
+_ALPHABETIC = re.compile("[A-Za-z\u00c0-\u024f\u0370-\u052f\u1e00-\u1fff]+\\Z")  # Latin, Greek, Cyrillic
+_MASK_RUN = re.compile(f"[{re.escape(MASKS)}]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A known word and how a spelling gives it."""
+
+    word: str  # lower case
+    pieces: tuple[Piece, ...]
+    sensitive: bool
+
+    @property
+    def text(self) -> str:
+        """The word with the capitals of the spelling."""
+        return "".join(piece[2] for piece in self.pieces)
+
+
+def read(token: str, vocabulary: Vocabulary) -> Reading | None:
+    """The likeliest known word that a spelling with symbols, stretched letters or a "v" for "u" stands for.
+
+    Sensitive words come first. None if it stands for none, or would only by reading a common word's "v" as "u".
+    """
+    units = _units(token)
+    if units is None:
+        return None
+    best: tuple[tuple[bool, int], str, tuple[str, ...]] | None = None
+    for options in itertools.islice(itertools.product(*(unit[2] for unit in units)), _MOST_READINGS):
+        key = plain("".join(options))
+        if (rank := vocabulary.sensitive.get(key)) is not None:
+            score = (False, rank)
+        elif (rank := vocabulary.common.get(key)) is not None and not _u_for_v(units, options):
+            doubled = units[-1][1] - units[-1][0] > 2 and len(options[-1]) == 2 and rank < _OFTEN
+            score = (True, -1 if doubled else rank)
+        else:
+            continue
+        if best is None or score < best[0]:
+            best = score, key, options
+    if best is None:
+        return None
+    letters = [char for char in token if char.isalpha()]
+    upper = len(letters) > 1 and all(char.isupper() for char in letters)
+    pieces = tuple(
+        (start, end, _in_case(token[start:end], option, upper))
+        for (start, end, _), option in zip(units, best[2], strict=True)
+    )
+    return Reading(best[1], pieces, not best[0][0])
+
+
+_Unit = tuple[int, int, tuple[str, ...]]
+
+
+def _units(token: str) -> list[_Unit] | None:
+    """The runs of equal characters and what each may stand for; None if it cannot be a spelling."""
+    units: list[_Unit] = []
+    start = 0
+    for char, run in itertools.groupby(token, _lower):
+        length = sum(1 for _ in run)
+        letters = LEET.get(char) or (char if char.isalpha() else "")
+        if not letters or len(units) == _LONGEST:
+            return None
+        if char == "v" and length == 1:
+            letters = "vu"
+        counts = (length,) if length < 3 else (1, 2)
+        units.append((start, start + length, tuple(letter * count for letter in letters for count in counts)))
+        start += length
+    return units
+
+
+def _lower(char: str) -> str:
+    lower = char.lower()
+    return lower if len(lower) == 1 else char
+
+
+def _u_for_v(units: list[_Unit], options: tuple[str, ...]) -> bool:
+    return any(option == "u" and "v" in unit[2] for unit, option in zip(units, options, strict=True))
+
+
+def _in_case(run: str, option: str, upper: bool) -> str:
+    """The option as the spelling would have it: its own letters where it has them."""
+    if _lower(run[0]) == option[0]:
+        return run[: len(option)]
+    return option.upper() if upper or (run[0].isalpha() and run[0].isupper()) else option
+
+
+def leet(token: str, vocabulary: Vocabulary, *, code: bool) -> Reading | None:
+    """Read a token that mixes letters and symbols; with `code`, as a sensitive word or not at all."""
+    letters = sum(map(str.isalpha, token))
+    symbols = [char for char in token if char in LEET]
+    if not letters or not symbols:
+        return None
+    reading = read(token, vocabulary)
+    if reading is None:
+        return None
+    size = len(reading.word)
+    one_symbol = len(set(symbols)) == 1
+    if reading.sensitive:
+        if size <= 3:
+            cased = token.islower() or not all(map(str.isdigit, symbols))
+            return reading if size == 3 and cased and (one_symbol or len(symbols) < 2) else None
+        return reading if letters > 1 and (size > 4 or one_symbol or len(symbols) <= letters) else None
+    inside = any(char in LEET for char in token[1:-1]) and (token[0].isalpha() or token[-1].isalpha())
+    odd = any(not char.isdigit() for char in symbols) or token.isupper()
+    likely = size >= (5 if odd else 4) and letters >= max(2, len(symbols))
+    return reading if inside and likely and not code else None
+
+
+def stretched(token: str, vocabulary: Vocabulary, *, code: bool) -> tuple[Piece, ...] | None:
+    """Shorten letters repeated three times or more, to the known word if there is one, else to one letter each."""
+    lower = "".join(map(_lower, token))
+    if len(set(lower)) == 1 or _ROMAN.match(lower) or not token.isalpha():
+        return None
+    reading = read(token, vocabulary)
+    if reading is not None and (reading.sensitive or not code):
+        return reading.pieces if len(reading.text) < len(token) else None
+    if code or reading is not None or not _ALPHABETIC.match(token):
+        return None
+    runs = [(char, sum(1 for _ in run)) for char, run in itertools.groupby(lower)]
+    if len(runs) > _LONGEST or not _VOWELS.intersection(plain(lower)) or _genuine(token, runs):
+        return None
+    pieces: list[Piece] = []
+    start = 0
+    for _, length in runs:
+        kept = length if length < 3 else 1
+        pieces.append((start, start + length, token[start : start + kept]))
+        start += length
+    return tuple(pieces)
+
+
+def _genuine(token: str, runs: list[tuple[str, int]]) -> bool:
+    """Whether three equal letters may be the spelling: an acronym, or the joint of a compound ("Schifffahrt")."""
+    if max(length for _, length in runs) > 3:
+        return False
+    if token.isupper() and len(token) <= 5:
+        return True
+    start = 0
+    for _, length in runs:
+        if length == 3 and start >= 3 and len(token) - start - 3 >= 3:
+            return True
+        start += length
+    return False
+
+
+def alternating(token: str, vocabulary: Vocabulary) -> str | None:
+    """The lower-case word, if the token is a known word in alternating case."""
+    if len(token) < 4 or _ALTERNATING.match(token) is None:
+        return None
+    lower = token.lower()
+    return lower if vocabulary.knows(lower) and lower not in _NOT_DISGUISED else None
+
+
+def masked(token: str, vocabulary: Vocabulary) -> tuple[Piece, ...] | None:
+    """Read a sensitive word with masks for letters ("f*ck", "sh-t") or between letters ("id-iot")."""
+    if token.lower() in _INITIAL_ONLY:
+        word = _INITIAL_ONLY[token.lower()]
+        return tuple((at, at + 1, char if at else token[0]) for at, char in enumerate(word))
+    masks = list(_MASK_RUN.finditer(token))
+    hidden = sum(len(mask.group()) for mask in masks)
+    if len(token) > _LONGEST or any(len(mask.group()) > 6 for mask in masks):
+        return None
+    parts = _MASK_RUN.split(token)
+    if any(part.isdigit() for part in parts):
+        return None
+    if not any("*" in mask.group() for mask in masks) and all(vocabulary.knows(part.lower()) for part in parts):
+        return None
+    inserted = _without(token, vocabulary) if hidden <= 3 or len(masks) > 2 else None
+    if inserted is not None:
+        return inserted
+    visible = len(token) - hidden
+    stars = token.count("*") == hidden
+    whole = token[-1] not in MASKS
+    readable = (whole or hidden > 1) if stars else (visible > 2 and whole and hidden == 1)
+    if visible < 2 or not readable:
+        return None
+    return _filled(token, vocabulary, stars)
+
+
+def _without(token: str, vocabulary: Vocabulary) -> tuple[Piece, ...] | None:
+    """The reading with all masks dropped."""
+    if token[-1] in MASKS:
+        return None
+    places = [at for at, char in enumerate(token) if char not in MASKS]
+    reading = read("".join(token[at] for at in places), vocabulary)
+    if reading is None or not reading.sensitive or len(reading.word) < 4:
+        return None
+    bounds = [*places, len(token)]
+    pieces = [(0, places[0], "")] if places[0] else []
+    return (*pieces, *((bounds[start], bounds[end], string) for start, end, string in reading.pieces))
+
+
+def _filled(token: str, vocabulary: Vocabulary, stars: bool) -> tuple[Piece, ...] | None:
+    """The reading with every mask for one letter; a mask other than "*" must be for a vowel."""
+    pattern = "".join(_class(char, stars) for char in token.lower())
+    last = "" if token[-1] in MASKS else token[-1].lower()
+    for first in _letters(token[0].lower()):
+        for final in _letters(last) or ("",):
+            for word in vocabulary.shaped(first, final, len(token)):
+                if (len(word) > 3 or word in _SHORT_MASKED) and re.fullmatch(pattern, word):
+                    upper = token.isupper() and sum(map(str.isalpha, token)) > 1
+                    return tuple(
+                        (at, at + 1, token[at] if token[at].lower() == char else char.upper() if upper else char)
+                        for at, char in enumerate(word)
+                    )
+    return None
+
+
+def _letters(char: str) -> str:
+    return LEET.get(char) or char
+
+
+def _class(char: str, stars: bool) -> str:
+    if char in MASKS:
+        return "." if stars else "[aeiou]"
+    return "[uv]" if char == "v" else f"[{_letters(char)}]"
