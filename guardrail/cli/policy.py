@@ -14,7 +14,6 @@ from guardrail.cli.common import (
     ExitCode,
     InputError,
     JsonOption,
-    console,
     emit_json,
     handled,
     note,
@@ -54,21 +53,23 @@ def show(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print a policy as it is after `extends`, with all defaults, its revision and the files it is made of."""
+    """Print a policy as it is after `extends`, with all defaults: itself a policy, of the same revision."""
     import yaml
 
     from guardrail.policy import load_policy
 
     settings = open_settings(config)
     loaded = load_policy(policy or settings.policy, settings.policies)
-    document = loaded.document.model_dump(mode="json")
+    document = loaded.document.model_dump(mode="json", exclude_none=True, exclude={"extends"})
     files = [str(path) for path in loaded.files]
     if as_json:
-        emit_json({"policy": loaded.name, "revision": loaded.revision, "files": files, "document": document})
+        extends = loaded.document.extends
+        report = {"policy": loaded.name, "revision": loaded.revision, "extends": extends, "files": files}
+        emit_json({**report, "document": document})
         return
     heading = "".join(f"# {line}\n" for line in (f"revision {loaded.revision}", *files))
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
-    console.print(heading + text, markup=False, soft_wrap=True, end="")
+    typer.echo(heading + text, nl=False)
 
 
 @app.command()
@@ -138,9 +139,9 @@ def _validated(name: str, settings: Settings) -> dict[str, Any]:
 
 def _print_report(report: dict[str, Any]) -> None:
     if report["valid"]:
-        console.print(f"ok       {report['policy']}  {report['revision']}", markup=False, soft_wrap=True)
+        typer.echo(f"ok       {report['policy']}  {report['revision']}")
     for error in report["errors"]:
-        console.print(f"invalid  {report['policy']}\n  {error['message']}", markup=False, soft_wrap=True)
+        typer.echo(f"invalid  {report['policy']}\n  {error['message']}")
     for advice in report["advice"]:
         note(f"  note: {advice}")
 
@@ -213,7 +214,7 @@ def _as_json(results: Sequence[_Result], *, right: bool, known: bool) -> list[di
 
 def _print_tested(report: dict[str, Any]) -> None:
     counts = f"{report['right']}/{report['cases']} right, {len(report['failed'])} wrong, {len(report['known'])} known"
-    console.print(f"{report['policy']}: {counts}", markup=False, soft_wrap=True)
+    typer.echo(f"{report['policy']}: {counts}")
     for kind, word in (("failed", "WRONG"), ("known", "known"), ("mended", "right now, drop `known`")):
         for case in report[kind]:
             rules = ", ".join(f"{r['rule']} {r['risk']:.2f}" for r in case["reasons"]) or f"risk {case['risk']:.2f}"
@@ -221,4 +222,4 @@ def _print_tested(report: dict[str, Any]) -> None:
             line = (
                 f"  {word}: expected {wanted}, got {case['action']} ({rules}) at {case['stage']}: {case['text'][:160]}"
             )
-            console.print(line + (f"  [{case['reason']}]" if case["reason"] else ""), markup=False, soft_wrap=True)
+            typer.echo(line + (f"  [{case['reason']}]" if case["reason"] else ""))

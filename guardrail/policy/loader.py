@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -53,7 +52,7 @@ class Policy:
     files: tuple[Path, ...]
     directory: Path
     canonical: str = field(repr=False)
-    marks: Mapping[Key, Mark] = field(repr=False, compare=False, default_factory=lambda: MappingProxyType({}))
+    marks: Mapping[Key, Mark] = field(repr=False, compare=False, default_factory=dict)
 
     def error(self, message: str, *key: str | int) -> PolicyError:
         """A `PolicyError` that points at `key` of this policy."""
@@ -88,7 +87,7 @@ def load_policy(name_or_path: str | Path, search: Sequence[Path] = ()) -> Policy
         files=(*resolved.files, *dict.fromkeys(named.values())),
         directory=path.absolute().parent,
         canonical=canonical,
-        marks=MappingProxyType(resolved.marks),
+        marks=resolved.marks,
     )
 
 

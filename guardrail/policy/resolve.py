@@ -6,6 +6,7 @@ applied once, in the order in which a depth-first walk finishes it, so a common 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,7 +113,7 @@ def _read_parent(path: Path, name: str, mark: Mark) -> YamlFile:
 
 
 def _identity(path: Path) -> Path:
-    return path.resolve()
+    return Path(os.path.realpath(path))  # Path.resolve raises on a link that leads to itself
 
 
 def _parents(read: YamlFile) -> Iterator[tuple[str, Mark]]:

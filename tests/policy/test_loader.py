@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -271,3 +272,10 @@ def test_a_named_file_that_cannot_be_read_is_refused(load, name: str, words: str
 def test_a_policy_points_at_its_own_keys(load, minimal) -> None:
     error = load(minimal).error("what", "classifiers", "insult", "head")
     assert str(error) == "p.yaml:4: classifiers.insult.head: what"
+
+
+def test_a_policy_can_be_copied(load, minimal) -> None:
+    policy = load(minimal)
+    again = copy.deepcopy(policy)
+    assert again == policy
+    assert str(again.error("what", "rules")) == str(policy.error("what", "rules"))

@@ -193,3 +193,11 @@ def test_a_replaced_list_is_marked_where_it_is_replaced(load) -> None:
     with pytest.raises(PolicyError) as caught:
         load(c="policy: c\nextends: base\nrewrite:\n  order:\n    - redact\n    - nothing\n", base=BASE)
     assert (caught.value.file, caught.value.line, caught.value.key) == ("c.yaml", 6, "rewrite.order[1]")
+
+
+def test_a_link_that_leads_to_itself_is_refused(write) -> None:
+    Path("loop.yaml").symlink_to("loop.yaml")
+    write("c.yaml", "policy: c\nextends: ./loop.yaml\n")
+    for name in ("c.yaml", "loop.yaml"):
+        with pytest.raises(PolicyError, match=r"loop\.yaml"):
+            load_policy(name)
