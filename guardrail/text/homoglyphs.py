@@ -8,7 +8,9 @@ look-alikes wholly, stands in a Latin text without genuine words of its script, 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from guardrail.text.edits import Edit
 from guardrail.text.lookalikes import ALL, EXACT, LATIN, TO_CYRILLIC
@@ -27,32 +29,58 @@ _LATIN_WORD = re.compile(r"(?<![^\W_])[A-Za-z]{2,}(?![^\W_])")
 _CYRILLIC = re.compile("[\u0400-\u052f]")
 _ASCII_LETTER = re.compile("[A-Za-z]")
 _PHONETIC = re.compile("[/\\[]")
+_LATIN_LETTER = re.compile("[A-Za-z" + "".join(LATIN) + "]")
+_DISGUISED = re.compile(rf"[\d{_SYMBOLS}v]|(.)\1\1", re.IGNORECASE)
+_SMALL_CAPITALS = re.compile(f"[{''.join(LATIN)}]+\\Z")
 _LATIN_LETTERS = frozenset("".join(LATIN))
-_TURKISH = frozenset("ıɪʀɴɨɫ")  # in real words of Turkish, or real phonetic transcriptions
+_SPOKEN = frozenset("ıɪʀɴɨɫ")  # in real words of Turkish, or real phonetic transcriptions
+
+
+@dataclass(frozen=True, slots=True)
+class _Surroundings:
+    """What the other words of the text say about a doubtful one."""
+
+    latin: bool  # there are Latin words
+    genuine: bool  # there are real words of the look-alikes' scripts
+    mixed: bool  # a word mixes Latin letters with look-alikes
+    capitals: bool  # a word is spelt in small capitals
 
 
 def homoglyphs(text: str, vocabulary: Vocabulary) -> Iterator[Edit]:
     """Edits that put Latin letters for look-alikes (or Cyrillic ones, in Cyrillic words), in ascending order."""
     words = [word for word in _WORD.finditer(text) if _SUSPECT.search(word.group()) is not None]
-    verdicts = [_latin(word, vocabulary) for word in words]
-    mixed = any(verdict and _ASCII_LETTER.search(word.group()) for word, verdict in zip(words, verdicts, strict=True))
-    latin_text = mixed or _LATIN_WORD.search(text) is not None
-    genuine = any(verdict is None and len(word.group()) > 1 for word, verdict in zip(words, verdicts, strict=True))
-    for word, verdict in zip(words, verdicts, strict=True):
-        token = word.group()
-        whole = _ASCII_LETTER.search(token) is None
-        if verdict is None:
-            yield from _replaced(word, _cyrillic(token))
-        elif whole and (not latin_text or genuine or (len(token) < 2 and not mixed)):
-            continue
-        else:
-            yield from _replaced(word, verdict)
+    readings = [(word.group(), _latin(word, vocabulary)) for word in words]
+    mixed = any(reading and _ASCII_LETTER.search(token) for token, reading in readings)
+    around = _Surroundings(
+        latin=mixed or _LATIN_WORD.search(text) is not None,
+        genuine=any(reading is None and len(token) > 1 for token, reading in readings),
+        mixed=mixed,
+        capitals=any(reading and _SMALL_CAPITALS.match(token) for token, reading in readings),
+    )
+    for word, (token, reading) in zip(words, readings, strict=True):
+        yield from _replaced(word, _decided(token, reading, around))
+
+
+def _decided(token: str, reading: str | None, around: _Surroundings) -> str:
+    """What the word becomes: its Latin reading, its Cyrillic one, or itself."""
+    if reading is None:
+        if around.capitals and _SMALL_CAPITALS.match(token):
+            return "".join(LATIN[char] for char in token)
+        return _cyrillic(token)
+    if _LATIN_LETTER.search(token) or _several_scripts(token):
+        return reading
+    disguised = around.latin and not around.genuine and (len(token) > 1 or around.mixed)
+    return reading if disguised else token
 
 
 def _replaced(word: re.Match[str], reading: str) -> Iterator[Edit]:
     for at, (old, new) in enumerate(zip(word.group(), reading, strict=True), word.start()):
         if old != new:
             yield at, at + 1, new, [at]
+
+
+def _several_scripts(token: str) -> bool:
+    return len({unicodedata.name(char, "").partition(" ")[0] for char in token}) > 1
 
 
 def _latin(word: re.Match[str], vocabulary: Vocabulary) -> str | None:
@@ -70,11 +98,22 @@ def _latin(word: re.Match[str], vocabulary: Vocabulary) -> str | None:
     if len(token) == 2:
         greek = any("\u0370" <= char <= "\u03ff" for char in foreign)
         return reading if exact and not greek and vocabulary.knows(reading.lower()) else None
-    known = read(reading, vocabulary)
-    if known is not None:
-        weak = len(token) < 4 or any(char in _TURKISH for char in foreign)
-        return reading if exact or not weak or (known.sensitive and len(token) > 3) else None
+    sensitive = _known(reading, vocabulary)
+    if sensitive is not None:
+        weak = len(token) < 4 or all(char in _SPOKEN or char not in ALL for char in foreign)
+        return reading if exact or not weak or (sensitive and len(token) > 3) else None
     return reading if exact and _interleaved(token) else None
+
+
+def _known(reading: str, vocabulary: Vocabulary) -> bool | None:
+    """Whether the reading is a sensitive word, None if it is no word."""
+    lower = reading.lower()
+    if vocabulary.knows(lower):
+        return lower in vocabulary.sensitive
+    if _DISGUISED.search(reading) is None:
+        return None
+    known = read(reading, vocabulary)
+    return known.sensitive if known is not None else None
 
 
 def _is_latin(char: str) -> bool:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import re2
 
 from guardrail.text.characters import HIDDEN, MARKS, hidden, marks
 from guardrail.text.edits import Edit, Normalised, apply, unchanged
 from guardrail.text.homoglyphs import FOREIGN, homoglyphs
+from guardrail.text.lookalikes import ALL, LATIN
 from guardrail.text.spacing import spaced
 from guardrail.text.styled import STYLED, styled
-from guardrail.text.tokens import respelt
+from guardrail.text.tokens import Respeller
 from guardrail.text.words import Vocabulary, load
 
 __all__ = ["Normalised", "fold", "normalise"]
@@ -44,9 +46,15 @@ def _class(characters: str) -> str:
 
 
 _ASCII_SUSPECT = re2.compile(rf"\x00|{_SPELLING}")
+_FANCY = "".join(
+    re.escape(char)
+    for char in ALL
+    if not "\u0370" <= char <= "\u058f" and not "\u2c80" <= char <= "\u2cff" and char not in LATIN
+)  # scripts that nobody mixes with others in a word
 _SUSPECT = re2.compile(
     rf"{_SPELLING}|[{_class(HIDDEN)}{MARKS}{STYLED}]|[A-Za-z][{FOREIGN}€£¢¥§]|[{FOREIGN}€£¢¥§][A-Za-z]"
     rf"|(?i:{'|'.join(letter * 3 for letter in _OTHER_LETTERS)})"
+    rf"|[{_FANCY}][{FOREIGN}]|[{FOREIGN}][{_FANCY}]|[{''.join(LATIN)}]{{2}}"
 )
 _LATIN_WORD = re2.compile(r"[A-Za-z]{2}")
 _LOOKALIKE_WORD = re2.compile(rf"(?:^|[^\pL\pN])[{FOREIGN}]{{2,}}(?:$|[^\pL\pN])")
@@ -79,10 +87,7 @@ def fold(text: str, vocabulary: Vocabulary | None = None) -> Normalised:
     Letters spelt one by one are joined even where they make no known word. Args as for `normalise`.
     """
     source = unchanged(text) if _clean(text) else _normalise(text, vocabulary or load(), eager=True)
-    if source.text.isascii():
-        lower = source.text.lower()
-        return source if lower == source.text else Normalised(lower, source.offsets, True)
-    return apply(source, _folded(source.text))
+    return _folded(source)
 
 
 def _clean(text: str) -> bool:
@@ -99,15 +104,16 @@ def _clean(text: str) -> bool:
 
 def _normalise(text: str, vocabulary: Vocabulary, *, eager: bool) -> Normalised:
     current = unchanged(text)
+    respeller = Respeller(vocabulary)
     for _ in range(_PASSES):
         before = current.text
-        current = _once(current, vocabulary, eager)
+        current = _once(current, vocabulary, respeller, eager)
         if current.text == before:
             break
     return Normalised(current.text, current.offsets, True) if current.text != text else unchanged(text)
 
 
-def _once(source: Normalised, vocabulary: Vocabulary, eager: bool) -> Normalised:
+def _once(source: Normalised, vocabulary: Vocabulary, respeller: Respeller, eager: bool) -> Normalised:
     """All stages once, each only where its characters occur."""
     current = source
     stages: tuple[tuple[re.Pattern[str] | None, Callable[[str], Iterator[Edit]]], ...] = (
@@ -116,7 +122,7 @@ def _once(source: Normalised, vocabulary: Vocabulary, eager: bool) -> Normalised
         (_STYLED, styled),
         (_FOREIGN, lambda text: homoglyphs(text, vocabulary)),
         (None, lambda text: spaced(text, vocabulary, eager=eager)),
-        (None, lambda text: respelt(text, vocabulary)),
+        (None, respeller.edits),
     )
     for needed, stage in stages:
         if needed is None or needed.search(current.text):
@@ -124,14 +130,36 @@ def _once(source: Normalised, vocabulary: Vocabulary, eager: bool) -> Normalised
     return current
 
 
-def _folded(text: str) -> Iterator[Edit]:
-    """Edits that fold case and strip accents and compatibility forms, character by character."""
-    for at, char in enumerate(text):
-        if "a" <= char <= "z" or char == " ":
-            continue
-        plain = char.casefold()
-        if not plain.isascii():
-            plain = "".join(part for part in unicodedata.normalize("NFKD", plain) if not unicodedata.combining(part))
-            plain = unicodedata.normalize("NFC", plain.casefold())
-        if plain != char:
-            yield at, at + 1, plain, [at] * len(plain)
+def _folded(source: Normalised) -> Normalised:
+    text = source.text.lower()
+    if len(text) != len(source.text):  # "İ" is the only letter whose small form is longer
+        text = source.text
+    if text.isascii():
+        return source if text == source.text else Normalised(text, source.offsets, True)
+    table = {ord(char): plain for char in set(text) if not "\0" <= char < "A" and (plain := _plain(char)) != char}
+    if not table and text == source.text:
+        return source
+    if all(len(plain) == 1 for plain in table.values()):
+        return Normalised(text.translate(table), source.offsets, True)
+    edits = (
+        (at, at + 1, table[ord(char)], [at] * len(table[ord(char)]))
+        for at, char in enumerate(text)
+        if ord(char) in table
+    )
+    return apply(Normalised(text, source.offsets, True), edits)
+
+
+@lru_cache(maxsize=4096)
+def _plain(char: str) -> str:
+    """One character with case and accent folded. Marks that make another letter (й, kana, Brahmic) stay."""
+    folded = char.casefold()
+    if folded.isascii() or folded == "й":
+        return folded
+    parts = unicodedata.normalize("NFKD", folded)
+    kept = "".join(part for part in parts if not _accent(unicodedata.combining(part)))
+    return unicodedata.normalize("NFC", kept.casefold())
+
+
+def _accent(combining: int) -> bool:
+    """Whether a mark of this combining class is an accent or vowel point, by the classes of UAX 44, table 15."""
+    return 10 <= combining <= 35 or combining >= 200

@@ -42,13 +42,32 @@ def spaced(text: str, vocabulary: Vocabulary, *, eager: bool = False) -> Iterato
         groups = _groups(region)
         readings = [_joined(group, vocabulary) for group in groups]
         spelt = any(reading is not None for reading in readings)
-        for group, reading in zip(groups, readings, strict=True):
-            letters = group.letters
-            beside = spelt and vocabulary.knows(letters.lower())
-            if reading is None and (beside or (eager and len(letters) >= 4 and letters.isalpha())):
-                yield from _closed(group, [len(letters)])
-            elif reading is not None:
+        before: _Group | None = None
+        for group, certain in zip(groups, readings, strict=True):
+            reading = certain
+            if reading is None and (_beside(group, spelt, vocabulary) or (eager and _eager(group))):
+                reading = (len(group.letters),)
+            if before is not None and reading is not None:
+                yield from _narrowed(text, before, group)
+            if reading is not None:
                 yield from _closed(group, reading)
+            before = group if reading is not None else None
+
+
+def _beside(group: _Group, spelt: bool, vocabulary: Vocabulary) -> bool:
+    return spelt and (vocabulary.knows(group.letters.lower()) or group.letters in ("a", "I"))
+
+
+def _eager(group: _Group) -> bool:
+    return len(group.letters) >= 4 and group.letters.isalpha()
+
+
+def _narrowed(text: str, left: _Group, right: _Group) -> Iterator[Edit]:
+    """Between two spelt words, the wider gap becomes one space."""
+    start, end = left.places[-1] + 1, right.places[0]
+    gap = text[start:end]
+    if gap != " " and "\n" not in gap and (gap.isspace() or not gap.strip(left.separator)):
+        yield start, end, " ", [start]
 
 
 def _groups(region: re.Match[str]) -> list[_Group]:

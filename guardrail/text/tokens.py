@@ -12,7 +12,7 @@ from guardrail.text.spelling import LEET, MASKS, Piece, alternating, leet, maske
 from guardrail.text.words import Vocabulary
 from guardrail.types import Span
 
-__all__ = ["respelt"]
+__all__ = ["Respeller"]
 
 _SYMBOLS = re.escape("".join(LEET))
 _MASK = re.escape(MASKS)
@@ -31,35 +31,74 @@ _ADDRESS = re.compile(
     re.IGNORECASE,
 )
 _CODE = re.compile(r"[_=<>{}\\`]|::|\(\)|->|\b0x|#[0-9a-fA-F]{3,8}\b|/[^/\s]*/|\b[0-9a-f]{4,}-[0-9a-f]{4}")
+_ALTERNATING = re.compile("[a-z][A-Z][a-z][A-Z]|[A-Z][a-z][A-Z][a-z][A-Z]")
+_ALTERNATING_WORD = re.compile(r"(?<![^\W_])[A-Za-z]{4,}(?![^\W_])")
+_SWING = re.compile("(?:[a-z][A-Z])+[a-z]?\\Z|(?:[A-Z][a-z])+[A-Z]\\Z|(?:[A-Z][a-z]){2,}\\Z")
+_LINK = re.compile("[^-_.]+")  # what hyphens and the like join, where the rest has stronger masks
+_LINKED = re.compile("[^-_.]+(?:[-_.][^-_.]+)+")
 _SPACE = re.compile(r"\s")
 _INLINE_CODE = re.compile(r"`[^`\n]+`")
 _REACH = 120  # characters on either side that are looked at for an address
 
 
-def respelt(text: str, vocabulary: Vocabulary) -> Iterator[Edit]:
-    """Edits that put plain spellings for disguised ones. In addresses nothing is read, in code only sensitive words."""
-    quiet = _Quiet(text)
-    for token in _TOKEN.finditer(text):
-        if _SUSPECT.search(token.group()) is None:
-            continue
-        address, code = quiet.at(token.start(), token.end())
-        if not address:
-            yield from _edits(token.start(), _pieces(token, vocabulary, code))
+class Respeller:
+    """Finds disguised words. Made anew for each text: it remembers what it has read.
+
+    Args:
+        vocabulary: the words that spellings are read as.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._read: dict[tuple[str, bool, bool], tuple[Piece, ...]] = {}
+
+    def edits(self, text: str) -> Iterator[Edit]:
+        """Put plain spellings for disguised ones. In addresses nothing is read, in code only sensitive words."""
+        quiet = _Quiet(text)
+        swinging = self._swinging(text)
+        for token in _TOKEN.finditer(text):
+            spelling = token.group()
+            if swinging and _SWING.match(spelling) and self._vocabulary.knows(spelling.lower()):
+                yield token.start(), token.end(), spelling.lower(), range(*token.span())
+                continue
+            if _SUSPECT.search(spelling) is None:
+                continue
+            bold = spelling[-1] == "*" and "*" in text[max(0, token.start() - _REACH) : token.start()]
+            pieces = self._pieces(spelling, bold, code=False)
+            if pieces:
+                address, code = quiet.at(token.start(), token.end())
+                yield from _edits(token.start(), self._pieces(spelling, bold, code=code) if not address else ())
+
+    def _swinging(self, text: str) -> bool:
+        """Whether a word in aLtErNaTiNg case stands in the text, so that shorter ones are not names either."""
+        if _ALTERNATING.search(text) is None:
+            return False
+        return any(alternating(word.group(), self._vocabulary) for word in _ALTERNATING_WORD.finditer(text))
+
+    def _pieces(self, spelling: str, bold: bool, *, code: bool) -> tuple[Piece, ...]:
+        key = (spelling, bold, code)
+        if key not in self._read:
+            self._read[key] = tuple(_pieces(spelling, self._vocabulary, bold, code))
+        return self._read[key]
 
 
-def _pieces(token: re.Match[str], vocabulary: Vocabulary, code: bool) -> Iterable[Piece]:
-    spelling = token.group()
+def _pieces(spelling: str, vocabulary: Vocabulary, bold: bool, code: bool) -> Iterator[Piece]:
+    """Read a token whole, then between its weaker masks, then between all its masks."""
     if any(mask in spelling for mask in MASKS):
-        bold = "*" in spelling and "*" in token.string[max(0, token.start() - _REACH) : token.start()]
-        reading = None if bold and spelling[-1] == "*" else masked(spelling.rstrip("!|+"), vocabulary)
+        reading = None if bold else masked(spelling.rstrip("!|+"), vocabulary)
         if reading is not None:
             yield from reading
             return
+        links = _LINKED.fullmatch(spelling)
+        if links is not None:
+            for link in _LINK.finditer(spelling):
+                for start, end, string in _pieces(link.group(), vocabulary, bold, code):
+                    yield link.start() + start, link.start() + end, string
+            return
     for part in _PART.finditer(spelling):
         if _SUSPECT.search(part.group()) is not None:
-            shift = part.start()
             for start, end, string in _part(part.group(), vocabulary, code) or ():
-                yield shift + start, shift + end, string
+                yield part.start() + start, part.start() + end, string
 
 
 def _part(part: str, vocabulary: Vocabulary, code: bool) -> tuple[Piece, ...] | None:
