@@ -4,10 +4,10 @@ Every community has one chain. Link n is
 
     hash(n) = "sha256:" + hex(sha256(hash(n - 1) + "\\n" + str(n) + "\\n" + content(n)))
 
-where `content` is canonical JSON (keys sorted, no white space, UTF-8, numbers as Python's shortest repr) of every
-column of the decision and of its scores, reasons and rewrites. Texts take part through salted digests, never
-themselves, so that a text can be erased and its decision still be verified. The tag before the colon names the
-algorithm, so that another one can follow without breaking what is already stored.
+where `content` is lines of canonical JSON (keys sorted, no white space, UTF-8, numbers as Python's shortest repr) that
+together hold every column of the decision and of its scores, reasons and rewrites. Texts take part through salted
+digests, never themselves, so that a text can be erased and its decision still be verified. The tag before the colon
+names the algorithm, so that another one can follow without breaking what is already stored.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 __all__ = ["GENESIS", "canonical", "content", "digest", "link"]
@@ -27,37 +28,50 @@ CONTENT_VERSION = 1
 """Goes into every hash. A later column means a new version with its own field lists, and old rows stay verifiable."""
 
 # Not covered: the links themselves (they are added by `link`), and what erasing a text erases (texts, salt).
-_DECISION = (
+_DECISION = itemgetter(
     "id", "community", "request_id", "conversation", "stage", "state", "action", "risk", "policy", "revision", "shadow",
     "withheld", "altered", "text_stored", "source_length", "delivered_length", "source_digest", "delivered_digest",
-    "rules", "failures", "models", "timings_ms", "note",
+    "note",
 )  # fmt: skip
-_REASON = ("position", "rule", "stage", "action", "risk", "threshold", "contributions", "spans", "description")
-_REWRITE = (
+_DECISION_JSON = itemgetter("rules", "failures", "models", "timings_ms")
+_REASON = itemgetter("position", "rule", "stage", "action", "risk", "threshold", "description", "error")
+_REASON_JSON = itemgetter("contributions", "spans")
+_REWRITE = itemgetter(
     "position", "method", "chosen", "passes", "risk_before", "risk_after", "similarity", "fluency", "utility", "seed",
-    "scores_after", "edits", "text_length", "text_digest",
+    "text_length", "text_digest",
 )  # fmt: skip
+_REWRITE_JSON = itemgetter("scores_after", "edits")
+
+Row = Mapping[Any, Any]
 
 _encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
-Row = Mapping[str, Any]
 
-
-def canonical(value: Any) -> bytes:
-    """Return the one JSON form of a value. All strings in it must be escaped, all numbers finite."""
-    return _encode(value).encode()
+def canonical(value: object) -> str:
+    """Return the one JSON text of a value. All strings in it must be escaped, all numbers finite."""
+    if not value and isinstance(value, dict):  # the most frequent value of all
+        return "{}"
+    return _encode(value)
 
 
 def content(decision: Row, scores: Sequence[Row], reasons: Sequence[Row], rewrites: Sequence[Row]) -> bytes:
-    """Return what the hash of a decision covers, from rows as they are stored (or are about to be)."""
+    """Return what the hash of a decision covers.
+
+    Args:
+        decision, scores, reasons, rewrites: rows as they are stored (or are about to be), with the values of JSON
+            columns as canonical text: writing needs that text anyway, and making it is most of the work here.
+    """
     created_at: datetime = decision["created_at"]
-    body: dict[str, Any] = {name: decision[name] for name in _DECISION}
-    body["v"] = CONTENT_VERSION
-    body["created_at"] = created_at.isoformat(timespec="microseconds")
-    body["scores"] = {row["classifier"]: row["value"] for row in scores}
-    body["reasons"] = [[row[name] for name in _REASON] for row in reasons]
-    body["rewrites"] = [[row[name] for name in _REWRITE] for row in rewrites]
-    return canonical(body)
+    lines = [_encode([CONTENT_VERSION, created_at.isoformat(timespec="microseconds"), *_DECISION(decision)])]
+    lines += _DECISION_JSON(decision)
+    lines.append(canonical({row["classifier"]: row["value"] for row in scores}))
+    for reason in reasons:
+        lines.append(_encode(["reason", *_REASON(reason)]))
+        lines += _REASON_JSON(reason)
+    for rewrite in rewrites:
+        lines.append(_encode(["rewrite", *_REWRITE(rewrite)]))
+        lines += [text or "null" for text in _REWRITE_JSON(rewrite)]
+    return "\n".join(lines).encode()
 
 
 def link(previous_hash: str, sequence: int, body: bytes) -> str:

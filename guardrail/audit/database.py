@@ -120,6 +120,9 @@ def make_engine(url: str, *, timeout: float = 5.0) -> Engine:
         ConfigurationError, MissingDependencyError: see `parse_url`.
     """
     parsed = parse_url(url)
+    file = sqlite_file(parsed)
+    if file is not None:  # now, not when a connection is opened: the process may change its directory
+        parsed = parsed.set(database=str(file.absolute()))
     options: dict[str, Any] = {
         "hide_parameters": True,  # parameters are users' texts: they must not reach a log through an exception
         "json_serializer": json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode,
@@ -155,7 +158,33 @@ def configure(engine: Engine) -> None:
     if engine.dialect.name != "sqlite" or event.contains(engine, "connect", _on_connect):
         return
     event.listen(engine, "connect", _on_connect)
+    event.listen(engine, "connect", _remember_file)
     event.listen(engine, "begin", _on_begin)
+
+
+def _remember_file(connection: Any, record: Any) -> None:
+    file = connection.execute("PRAGMA database_list").fetchone()[2]
+    record.info["guardrail_file"] = (file, _file_identity(file)) if file else None
+
+
+def _file_identity(file: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(file)  # noqa: PTH116 - once per commit: pathlib costs more than the call
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _require_file(connection: Connection) -> None:
+    """Refuse to write to a file that was deleted or replaced: the rows would go to where nobody finds them."""
+    opened = connection.info.get("guardrail_file")
+    if opened is None or _file_identity(opened[0]) == opened[1]:
+        return
+    connection.engine.dispose()  # the next call opens the file that is there then
+    raise AuditUnavailable(
+        f"{describe(connection.engine.url)} was deleted or replaced while it was open, so nothing was recorded. "
+        "Put it back, or restart to begin a new one."
+    )
 
 
 def _on_connect(connection: Any, _record: Any) -> None:
@@ -178,6 +207,7 @@ def begin_write(connection: Connection, timeout: float) -> None:
     """
     milliseconds = max(1, round(timeout * 1000))
     if connection.dialect.name == "sqlite":
+        _require_file(connection)
         connection.connection.driver_connection.execute(f"PRAGMA busy_timeout={milliseconds}")  # type: ignore[union-attr]
         connection.begin()
         return

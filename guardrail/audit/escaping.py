@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 from typing import Any
 
-__all__ = ["MAX_IDENTIFIER", "escape", "identifier", "unescape", "unescape_json"]
+__all__ = ["MAX_IDENTIFIER", "escape", "identifier", "name", "unescape", "unescape_json"]
 
 MAX_IDENTIFIER = 255
 """Code points of the longest identifier stored in full: an index entry of PostgreSQL holds about 2700 bytes."""
@@ -45,6 +46,12 @@ def identifier(text: str) -> str:
         return escaped
     digest = hashlib.sha256(escaped.encode()).hexdigest()
     return f"{escaped[: MAX_IDENTIFIER - len(digest) - 10]}...sha256:{digest}"
+
+
+@lru_cache(maxsize=4096)
+def name(text: str) -> str:
+    """`identifier`, for the names of rules, classifiers, models: few, and seen again and again."""
+    return identifier(text)
 
 
 def unescape_json(value: Any) -> Any:

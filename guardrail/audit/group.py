@@ -11,9 +11,12 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-__all__ = ["GroupCommit", "QueueTimeout"]
+__all__ = ["CommitFailed", "GroupCommit", "QueueTimeout"]
 
 Work = TypeVar("Work")
+
+LINGER = 0.002
+"""Seconds that a leader waits for company, if the last commit had any."""
 
 MAX_GROUP = 256
 """Calls in one commit. It bounds how long the first of them waits."""
@@ -21,6 +24,10 @@ MAX_GROUP = 256
 
 class QueueTimeout(Exception):
     """The work did not get its turn in time. It was not written."""
+
+
+class CommitFailed(Exception):
+    """The commit of a group broke off unexpectedly. Whether the work was written is unknown."""
 
 
 class _Ticket(Generic[Work]):
@@ -31,7 +38,7 @@ class _Ticket(Generic[Work]):
         self.signal = threading.Event()  # set when `done` or `leads` becomes True
         self.done = False
         self.leads = False
-        self.error: BaseException | None = None
+        self.error: Exception | None = None
 
 
 class GroupCommit(Generic[Work]):
@@ -41,11 +48,14 @@ class GroupCommit(Generic[Work]):
         commit: writes all works or raises; returns one outcome per work: None, or the exception of that work alone.
     """
 
-    def __init__(self, commit: Callable[[Sequence[Work]], Sequence[BaseException | None]]) -> None:
+    def __init__(self, commit: Callable[[Sequence[Work]], Sequence[Exception | None]]) -> None:
         self._commit = commit
         self._mutex = threading.Lock()
         self._waiting: list[_Ticket[Work]] = []
         self._led = False
+        self._last = 1  # calls in the last commit
+        self._wanted = 0  # how many waiting calls end the leader's linger; 0: it does not linger
+        self._enough = threading.Event()
 
     def submit(self, work: Work, timeout: float) -> None:
         """Return when `work` is committed.
@@ -55,11 +65,14 @@ class GroupCommit(Generic[Work]):
 
         Raises:
             QueueTimeout: no turn in time.
-            BaseException: what `commit` raised or returned for this work.
+            CommitFailed: `commit` raised.
+            Exception: what `commit` returned for this work.
         """
         ticket = _Ticket(work)
         with self._mutex:
             self._waiting.append(ticket)
+            if len(self._waiting) == self._wanted:
+                self._enough.set()
             if not self._led:
                 self._led = ticket.leads = True
         if not ticket.leads:
@@ -87,23 +100,42 @@ class GroupCommit(Generic[Work]):
                     self._hand_over()
             raise
 
-    def _lead(self) -> None:
+    def _gather(self) -> list[_Ticket[Work]]:
+        """Take what waits. The calls of the last commit have only just returned: give those that call again at once a
+        moment to do so, or every other commit would be made for one early call."""
         with self._mutex:
+            if len(self._waiting) < self._last:
+                self._wanted = self._last
+                self._enough.clear()
+        if self._wanted:
+            self._enough.wait(LINGER)
+        with self._mutex:
+            self._wanted = 0
             group = self._waiting[:MAX_GROUP]
             del self._waiting[:MAX_GROUP]
-        outcomes: Sequence[BaseException | None] = ()
+            self._last = len(group)
+            return group
+
+    def _lead(self) -> None:
+        group: list[_Ticket[Work]] = []
+        cause: BaseException | None = None
         try:
-            outcomes = self._commit([ticket.work for ticket in group])
+            group = self._gather()
+            for ticket, outcome in zip(group, self._commit([ticket.work for ticket in group]), strict=True):
+                ticket.error = outcome
+                ticket.done = True
         except BaseException as error:
-            outcomes = [error] * len(group)
-            if not isinstance(error, Exception):  # an interrupt belongs to this thread; the others get an error
+            cause = error
+            if not isinstance(error, Exception):  # an interrupt belongs to this thread alone
                 raise
         finally:
             with self._mutex:
                 self._hand_over()
-            for index, ticket in enumerate(group):
-                ticket.error = outcomes[index] if index < len(outcomes) else QueueTimeout()
-                ticket.done = True
+            for ticket in group:
+                if not ticket.done:
+                    ticket.error = CommitFailed(f"{type(cause).__name__}: {cause}")
+                    ticket.error.__cause__ = cause
+                    ticket.done = True
                 ticket.signal.set()
 
     def _hand_over(self) -> None:

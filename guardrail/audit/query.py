@@ -250,6 +250,7 @@ def _reason(row: Row) -> Reason:
         contributions={unescape(name): _known(value) for name, value in row["contributions"].items()},
         spans=tuple((start, end) for start, end in row["spans"]),
         description=unescape(row["description"]),
+        error=unescape(row["error"]),
     )
 
 

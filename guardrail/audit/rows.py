@@ -1,7 +1,8 @@
 """A decision as the rows that are stored of it.
 
-Everything is brought into the form in which the database will return it (escaped text, finite numbers, plain lists)
-*before* it is hashed, so that a row read back hashes to the same value on SQLite and on PostgreSQL.
+Everything is brought into the form in which the database will return it (escaped text, finite numbers) *before* it is
+hashed, so that a row read back hashes to the same value on SQLite and on PostgreSQL. JSON columns are made canonical
+text once, for the hash and for the database alike.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from guardrail.audit import chain
-from guardrail.audit.escaping import escape, identifier
+from guardrail.audit.chain import canonical
+from guardrail.audit.escaping import escape, identifier, name
 from guardrail.errors import AuditUnavailable
 from guardrail.types import Candidate, Decision, Reason, Rewrite, Span
 
@@ -56,7 +58,7 @@ def prepare(
     row["community"] = identifier(community)
     row["conversation"] = None if conversation is None else identifier(conversation)
     scores = [
-        {"decision_id": key, "classifier": name, "value": value} for name, value in _numbers(decision.scores).items()
+        {"decision_id": key, "classifier": who, "value": value} for who, value in _numbers(decision.scores).items()
     ]
     reasons = [_reason_row(key, position, reason) for position, reason in enumerate(decision.reasons)]
     rewrites = _rewrite_rows(key, decision.rewrite, salt, store_text) if decision.rewrite is not None else []
@@ -80,8 +82,8 @@ def _decision_row(decision: Decision, salt: str, store_text: bool) -> Row:
         "state": decision.state.value,
         "action": decision.action.value,
         "risk": finite(decision.risk),
-        "policy": identifier(decision.policy),
-        "revision": identifier(decision.revision),
+        "policy": name(decision.policy),
+        "revision": name(decision.revision),
         "shadow": bool(decision.shadow),
         "withheld": decision.text is None,
         "altered": altered,
@@ -93,10 +95,10 @@ def _decision_row(decision: Decision, salt: str, store_text: bool) -> Row:
         "salt": salt,
         "source_digest": source_digest,
         "delivered_digest": chain.digest(salt, delivered_text) if altered else source_digest,
-        "rules": _numbers(decision.rules),
-        "failures": {identifier(name): escape(str(error)) for name, error in decision.failures.items()},
-        "models": {identifier(name): escape(str(sha)) for name, sha in decision.models.items()},
-        "timings_ms": _numbers(decision.timings_ms),
+        "rules": canonical(_numbers(decision.rules)),
+        "failures": canonical(_strings(decision.failures)),
+        "models": canonical(_strings(decision.models)),
+        "timings_ms": canonical(_numbers(decision.timings_ms)),
         "note": escape(decision.note),
     }
 
@@ -105,14 +107,15 @@ def _reason_row(key: str, position: int, reason: Reason) -> Row:
     return {
         "decision_id": key,
         "position": position,
-        "rule": identifier(reason.rule),
+        "rule": name(reason.rule),
         "stage": reason.stage.value,
         "action": reason.action.value,
         "risk": finite(reason.risk),
         "threshold": finite(reason.threshold),
-        "contributions": _numbers(reason.contributions),
-        "spans": [[int(start), int(end)] for start, end in reason.spans],
+        "contributions": canonical(_numbers(reason.contributions)),
+        "spans": canonical([[int(start), int(end)] for start, end in reason.spans]),
         "description": escape(reason.description),
+        "error": escape(reason.error),
     }
 
 
@@ -127,7 +130,7 @@ def _rewrite_rows(key: str, rewrite: Rewrite, salt: str, store_text: bool) -> li
         for position, candidate in enumerate(candidates)
     ]
     rows[chosen]["chosen"] = True
-    rows[chosen]["edits"] = _edits(rewrite.edits)
+    rows[chosen]["edits"] = canonical(_edits(rewrite.edits))
     return rows
 
 
@@ -137,7 +140,7 @@ def _candidate_row(key: str, position: int, candidate: Candidate, rewrite: Rewri
     return {
         "decision_id": key,
         "position": position,
-        "method": identifier(candidate.method),
+        "method": name(candidate.method),
         "chosen": False,
         "passes": bool(candidate.passes),
         "risk_before": finite(rewrite.risk_before),
@@ -146,7 +149,7 @@ def _candidate_row(key: str, position: int, candidate: Candidate, rewrite: Rewri
         "fluency": finite(candidate.fluency),
         "utility": finite(candidate.utility),
         "seed": None if seed is None else str(int(seed)),
-        "scores_after": _numbers(candidate.scores),
+        "scores_after": canonical(_numbers(candidate.scores)),
         "edits": None,
         "text": text if store_text else None,
         "text_length": len(candidate.text),
@@ -185,7 +188,15 @@ def _moment(seconds: float) -> datetime:
 
 
 def _numbers(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {identifier(name): finite(value) for name, value in values.items()}
+    return {
+        # The first branch is `finite`, in line for the usual value: this runs for every score of every text.
+        name(key): value + 0.0 if type(value) is float and -_LARGEST < value < _LARGEST else finite(value)
+        for key, value in values.items()
+    }
+
+
+def _strings(values: Mapping[str, str]) -> dict[str, str]:
+    return {name(key): escape(str(value)) for key, value in values.items()}
 
 
 def finite(value: float | None) -> float | None:

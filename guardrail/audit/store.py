@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from types import TracebackType
@@ -13,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from guardrail.audit.database import configure, describe, make_engine, sqlite_file, unavailable
 from guardrail.audit.escaping import identifier
-from guardrail.audit.group import GroupCommit, QueueTimeout
+from guardrail.audit.group import CommitFailed, GroupCommit, QueueTimeout
 from guardrail.audit.query import Filters, Page, StoredDecision, find, read
 from guardrail.audit.rows import prepare
 from guardrail.audit.writer import Batch, Writer, policy_row
@@ -47,7 +48,7 @@ class AuditStore:
 
     def _start(self) -> None:
         self._process = os.getpid()
-        self._commits = GroupCommit(Writer(self.engine, self.timeout).commit)
+        self._commits = GroupCommit(Writer(self.engine).commit)
 
     def __enter__(self) -> Self:
         return self
@@ -71,9 +72,10 @@ class AuditStore:
             conversation: what ties decisions of several calls together, if the caller knows it.
 
         Raises:
-            AuditUnavailable: they could not be made durable within about `timeout` seconds, one of them is already on
-                record, or one makes no sense. Nothing of this call is stored, unless the database went away during
-                the very commit: then it is unknown, and the texts must not be delivered either way.
+            AuditUnavailable: they could not be made durable within `timeout` seconds (twice that, if the call had to
+                queue behind others that failed), one of them is already on record, or one makes no sense. Nothing of
+                this call is stored, unless the database went away during the very commit: then it is unknown, and the
+                texts must not be delivered either way.
         """
         if not decisions:
             return
@@ -84,7 +86,7 @@ class AuditStore:
             prepare(decision, community=community, conversation=conversation, store_text=self.store_text)
             for decision in decisions
         ]
-        batch = Batch(rows, policy_row(policy, decisions))
+        batch = Batch(rows, policy_row(policy, decisions), time.monotonic() + self.timeout)
         try:
             self._commits.submit(batch, self.timeout)
         except QueueTimeout:
@@ -92,6 +94,10 @@ class AuditStore:
                 f"{describe(self.engine.url)} took no record within {self.timeout:g} s: other records were in front of "
                 "this one. Nothing was recorded. Use a faster disk, or PostgreSQL."
             ) from None
+        except CommitFailed as error:
+            raise AuditUnavailable(
+                f"{describe(self.engine.url)}: the commit broke off, so the texts must not be delivered: {error}"
+            ) from error
 
     def get(self, id: str) -> StoredDecision | None:  # noqa: A002 - the name of the column
         """Return one decision with its scores, reasons and every rewrite candidate; None where there is none.

@@ -76,7 +76,7 @@ class UtcDateTime(TypeDecorator[datetime]):
             raise ValueError("a time without a zone cannot be stored; pass an aware datetime")
         return value.astimezone(UTC).replace(tzinfo=None) if dialect.name == "sqlite" else value
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Give the time back in UTC, whatever zone the session shows."""
         if value is None:
             return None
@@ -172,6 +172,7 @@ reasons = Table(
     Column("contributions", json_type(), nullable=False),  # classifier -> share of the pooled logit
     Column("spans", json_type(), nullable=False),  # [[start, end], ...] in the original source
     Column("description", Text, nullable=False),
+    Column("error", Text, nullable=False),  # what failed, where the rule could not be judged
     Index(None, "rule", "decision_id"),
     sqlite_with_rowid=False,
 )

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Table, exists, func, select
+from sqlalchemy import JSON, Connection, Table, exists, func, select
 
 from guardrail.audit import chain
 from guardrail.audit.escaping import unescape
@@ -21,6 +21,11 @@ from guardrail.audit.tables import chain_heads, decisions, policy_revisions, rea
 __all__ = ["ChainReport", "Problem", "Verification", "verify"]
 
 _SLICE = 1000
+
+_JSON_COLUMNS = {
+    table.name: [column.name for column in table.columns if isinstance(column.type, JSON)]
+    for table in (decisions, scores, reasons, rewrites)
+}
 
 Row = Mapping[Any, Any]
 
@@ -143,7 +148,7 @@ def _contents(connection: Connection, community: str) -> Iterator[tuple[Row, byt
         parts = [_children(connection, table, ids) for table in (scores, reasons, rewrites)]
         for row in rows:
             score, reason, rewrite = (part.get(row["id"], []) for part in parts)
-            yield {**row, "rewrites": rewrite}, chain.content(row, score, reason, rewrite)
+            yield {**row, "rewrites": rewrite}, chain.content(_as_text(decisions, row), score, reason, rewrite)
         after = rows[-1]["sequence"], rows[-1]["id"]
 
 
@@ -161,8 +166,14 @@ def _children(connection: Connection, table: Table, ids: Sequence[str]) -> dict[
     found: dict[str, list[Row]] = defaultdict(list)
     query = select(table).where(table.c.decision_id.in_(ids)).order_by(*table.primary_key.columns)
     for row in connection.execute(query).mappings():
-        found[row["decision_id"]].append(row)
+        found[row["decision_id"]].append(_as_text(table, row))
     return found
+
+
+def _as_text(table: Table, row: Row) -> Row:
+    """Return the row with its JSON columns as the canonical text that was hashed."""
+    encoded = {name: chain.canonical(row[name]) for name in _JSON_COLUMNS[table.name] if row[name] is not None}
+    return {**row, **encoded} if encoded else row
 
 
 def _verify_revisions(connection: Connection) -> Iterator[Problem]:

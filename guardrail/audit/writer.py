@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Engine, Table, bindparam, select, update
+from sqlalchemy import Connection, Engine, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from guardrail.audit import chain
 from guardrail.audit.database import WRITE, begin_write, describe, unavailable
 from guardrail.audit.escaping import escape, identifier
+from guardrail.audit.insert import Insert, score_insert
 from guardrail.audit.rows import DecisionRows
 from guardrail.audit.tables import chain_heads, decisions, policy_revisions, reasons, rewrites, scores
 from guardrail.errors import AuditUnavailable
@@ -26,6 +28,9 @@ __all__ = ["Batch", "Writer", "policy_row"]
 
 Row = dict[str, Any]
 
+SHORTEST_WAIT = 0.1
+"""Seconds that the database gets for a lock in any case, however long a call has queued for its turn."""
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -33,6 +38,7 @@ class Batch:
 
     rows: list[DecisionRows]
     policy: Row
+    deadline: float  # of `time.monotonic()`
 
 
 def policy_row(policy: Policy, decided: Sequence[Decision]) -> Row:
@@ -58,15 +64,18 @@ def policy_row(policy: Policy, decided: Sequence[Decision]) -> Row:
 class Writer:
     """Writes groups of batches. `commit` must not run twice at the same time (see `GroupCommit`)."""
 
-    def __init__(self, engine: Engine, timeout: float) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine.execution_options(**WRITE)
-        self._timeout = timeout
         self._revisions: set[str] = set()  # known to be stored
         insert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
         self._add_revisions = insert(policy_revisions).on_conflict_do_nothing()
         self._add_heads = insert(chain_heads).on_conflict_do_nothing()
+        self._decisions = Insert(decisions, engine.dialect)
+        self._scores = score_insert(scores, engine.dialect)
+        self._reasons = Insert(reasons, engine.dialect)
+        self._rewrites = Insert(rewrites, engine.dialect)
 
-    def commit(self, batches: Sequence[Batch]) -> list[BaseException | None]:
+    def commit(self, batches: Sequence[Batch]) -> list[AuditUnavailable | None]:
         """Write all batches in one transaction; if one of them cannot be, write the others without it.
 
         Returns:
@@ -80,9 +89,9 @@ class Writer:
                 return [self._retry(batches[0])]
             return [self.commit([batch])[0] for batch in batches]
         except SQLAlchemyError as error:
-            problem = unavailable(error, self._engine.url)
-            problem.__cause__ = error
-            return [problem] * len(batches)
+            return [
+                unavailable(error, self._engine.url) for _ in batches
+            ]  # one each: threads must not share a traceback
         return [None] * len(batches)
 
     def _retry(self, batch: Batch) -> AuditUnavailable | None:
@@ -114,14 +123,16 @@ class Writer:
 
     def _transaction(self, batches: Sequence[Batch]) -> None:
         with self._engine.connect() as connection:
-            begin_write(connection, self._timeout)
+            # The newest call decides how long to wait: it must not fail because an older one has waited already.
+            remaining = max(batch.deadline for batch in batches) - time.monotonic()
+            begin_write(connection, max(remaining, SHORTEST_WAIT))
             revisions = self._write_revisions(connection, batches)
             rows = [row for batch in batches for row in batch.rows]
             self._link(connection, rows)
-            _insert(connection, decisions, [row.decision for row in rows])
-            _insert(connection, scores, [score for row in rows for score in row.scores])
-            _insert(connection, reasons, [reason for row in rows for reason in row.reasons])
-            _insert(connection, rewrites, [rewrite for row in rows for rewrite in row.rewrites])
+            self._decisions(connection, [row.decision for row in rows])
+            self._scores(connection, [score for row in rows for score in row.scores])
+            self._reasons(connection, [reason for row in rows for reason in row.reasons])
+            self._rewrites(connection, [rewrite for row in rows for rewrite in row.rewrites])
             connection.commit()
         self._revisions |= revisions
 
@@ -172,8 +183,3 @@ _MOVE_HEAD = (
     .where(chain_heads.c.community == bindparam("who"))
     .values(sequence=bindparam("sequence"), hash=bindparam("hash"))
 )
-
-
-def _insert(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
-    if rows:
-        connection.execute(table.insert(), rows)

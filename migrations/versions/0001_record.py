@@ -118,6 +118,7 @@ def create_reasons() -> None:
         sa.Column("contributions", JSON, nullable=False),
         sa.Column("spans", JSON, nullable=False),
         sa.Column("description", sa.Text(), nullable=False),
+        sa.Column("error", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("decision_id", "position", name=op.f("pk_reasons")),
         sa.ForeignKeyConstraint(["decision_id"], ["decisions.id"], name=op.f("fk_reasons_decision_id_decisions")),
         sqlite_with_rowid=False,
