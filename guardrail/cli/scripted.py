@@ -11,9 +11,15 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler
+from importlib.util import find_spec
 from socketserver import ThreadingTCPServer
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+from guardrail.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from openai import OpenAI
 
 __all__ = ["ScriptedModel"]
 
@@ -42,6 +48,19 @@ class ScriptedModel:
         if self._server is None:
             raise RuntimeError("the scripted model is not running; use it in a `with` statement")
         return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+
+    def client(self) -> OpenAI:
+        """A client of this model.
+
+        Raises:
+            MissingDependencyError: the openai package is not installed.
+        """
+        if find_spec("openai") is None:
+            raise MissingDependencyError("openai", extra="openai", purpose="A client of the scripted model")
+        import openai
+
+        direct = openai.DefaultHttpxClient(trust_env=False)  # a proxy has no way to this machine's loopback
+        return openai.OpenAI(base_url=self.url, api_key="none-needed", max_retries=0, http_client=direct)
 
     def __enter__(self) -> Self:
         self._server = _Server(self)
@@ -105,7 +124,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing on stderr."""
 
     def _envelope(self, kind: str, choice: dict[str, Any]) -> dict[str, Any]:
-        return {"id": "chatcmpl-script", "object": kind, "created": 0, "model": "script", "choices": [choice]}
+        number = len(self.server.model.calls)
+        return {"id": f"chatcmpl-{number}", "object": kind, "created": 0, "model": "script", "choices": [choice]}
 
     def _send_json(self, status: int, document: dict[str, Any]) -> None:
         content = json.dumps(document).encode()
