@@ -1,0 +1,389 @@
+"""One logical call, moderated: its request, its response, its stream.
+
+No I/O: the methods are generators that yield what they need (`tuple[Passage, ...]` to be moderated, `Check` to be judged
+without repair) and are sent the decisions; `guardrail.clients.driving` drives them from threads and from event loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from guardrail.clients.ledger import Ledger
+from guardrail.clients.memory import WITHHELD, Memory, Verdict
+from guardrail.errors import Blocked, ModerationError
+from guardrail.policy.loader import Policy
+from guardrail.settings import Settings
+from guardrail.stream import StreamModerator
+from guardrail.types import Action, Decision, Passage, Stage, State
+from guardrail.wire import documents
+from guardrail.wire.formats import WireFormat, strip_marks
+from guardrail.wire.pieces import Form, Piece, Role, Turn, Unscanned
+from guardrail.wire.units import JoinedUnit, Removed, TextUnit, Unit, unit_of
+
+__all__ = ["MALFORMED", "Admission", "Check", "Exchange", "Moderator", "Steps", "malformed", "readable"]
+
+_CONTEXT_TURNS = 6  # earlier turns that a text is judged with
+_CONTEXT_CHARS = 1000  # of each of them, from its end
+_PLACEHOLDER = "[withheld by moderation]"
+
+Steps = Generator[Any, Any, Any]
+
+
+class Moderator(Protocol):
+    """What clients need of `guardrail.Guardrail`."""
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in force."""
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+
+    def moderate(
+        self, passages: Sequence[Passage], *, request_id: str | None = None, conversation: str | None = None
+    ) -> list[Decision]:
+        """Judge, repair and record."""
+
+    async def amoderate(
+        self, passages: Sequence[Passage], *, request_id: str | None = None, conversation: str | None = None
+    ) -> list[Decision]:
+        """The same without blocking the event loop."""
+
+    def check_many(self, passages: Sequence[Passage]) -> list[Decision]:
+        """Judge only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Passages to be judged and neither repaired nor recorded."""
+
+    passages: tuple[Passage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Whether a request may go upstream. `changed`: its body is no longer what the caller sent."""
+
+    refused: Decision | None
+    changed: bool
+
+
+@dataclass(slots=True)
+class _Planned:
+    """A unit of a request on its way through."""
+
+    unit: Unit
+    role: Role
+    new: bool
+    key: bytes
+
+
+MALFORMED = (KeyError, IndexError, TypeError, AttributeError, ValueError, RecursionError)
+"""What reading a document of an unexpected shape raises."""
+
+
+def malformed(what: str, error: Exception) -> ModerationError:
+    """The error for a document that could not be read."""
+    return ModerationError(
+        f"{what} has a shape that guardrail does not know ({type(error).__name__}: {error}), so it could not be judged and "
+        "was not passed on."
+    )
+
+
+@contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Turn the exceptions of reading a document of an unexpected shape into a clear refusal.
+
+    Raises:
+        ModerationError: naming the document; the cause is chained.
+    """
+    try:
+        yield
+    except MALFORMED as error:
+        raise malformed(what, error) from error
+
+
+class Exchange:
+    """One logical call.
+
+    Args:
+        guard: who moderates.
+        form: the wire format of the call.
+        body: the parsed request, changed in place where a text is repaired; empty for calls without a conversation.
+        memory: earlier verdicts of this client.
+        conversation: ties calls together where the caller names one.
+    """
+
+    def __init__(
+        self,
+        guard: Moderator,
+        form: WireFormat,
+        body: dict[str, Any],
+        memory: Memory,
+        *,
+        conversation: str | None = None,
+    ) -> None:
+        self.guard, self.form, self.body, self.memory = guard, form, body, memory
+        self.policy = guard.policy
+        self.conversation = conversation or _conversation(body)
+        self.ledger = Ledger(self.policy.name, self.policy.revision)
+        self.context: tuple[str, ...] = ()
+        self.changed = False  # whether the admitted body differs from what the caller sent
+        self._edits: list[tuple[Piece, str | None]] = []  # None: the piece goes
+
+    # -- the request -----------------------------------------------------------------------------------------------
+
+    def admit(self) -> Generator[Any, Any, Admission]:
+        """Judge every turn that is new; repair the request in place.
+
+        A new turn that is blocked refuses the call. An earlier one is replaced by a placeholder, so that it neither
+        reaches the model nor blocks the rest of the conversation.
+        """
+        with readable("The request"):
+            turns = self.form.turns(self.body)
+            changed = strip_marks(self.body)
+            planned, notes = self._plan(turns)
+        decisions: Sequence[Decision] = yield from self._judged(planned, notes)
+        return self._applied(planned, decisions, changed)
+
+    def _judged(self, planned: Sequence[_Planned], notes: Sequence[Unscanned]) -> Steps:
+        """One decision per passage of the units that are not known yet, in order."""
+        system = tuple(p for entry in planned if entry.role is Role.SYSTEM for p in entry.unit.passages)
+        found = iter((yield from self._system(system)) if system else ())
+        others = tuple(p for entry in planned if entry.role is not Role.SYSTEM for p in entry.unit.passages)
+        others += tuple(Passage("", note.stage, path=note.path, unscanned=note.what) for note in notes)
+        rest = iter((yield others) if others else ())
+        return [next(found if entry.role is Role.SYSTEM else rest) for entry in planned for _ in entry.unit.passages]
+
+    def _system(self, passages: tuple[Passage, ...]) -> Steps:
+        """Judge system prompts without repair: they are never altered, and only a block or an escalation refuses them."""
+        checked: Sequence[Decision] = yield Check(passages)
+        recorded = [
+            index for index, decision in enumerate(checked) if decision.action not in (Action.REDACT, Action.REWRITE)
+        ]
+        moderated: Sequence[Decision] = (yield tuple(passages[index] for index in recorded)) if recorded else ()
+        result = [
+            replace(decision, state=State.FLAGGED, text=decision.source, note="a system prompt is never altered")
+            for decision in checked
+        ]
+        for index, decision in zip(recorded, moderated, strict=True):
+            result[index] = decision
+        self.ledger.add(result[index] for index in range(len(result)) if index not in recorded)
+        return result
+
+    def _plan(self, turns: Sequence[Turn]) -> tuple[list[_Planned], list[Unscanned]]:
+        """The units that must be judged, oldest first; what is remembered is applied at once."""
+        first_new = _first_new(turns)
+        planned: list[_Planned] = []
+        notes: list[Unscanned] = []
+        context: tuple[str, ...] = ()
+        for start, end in _runs(turns):
+            run, new = turns[start:end], end > first_new
+            for unit in _units(run, context):
+                if unit.passages:
+                    planned += self._recall(unit, run[0].role, new)
+            if run[0].role is not Role.SYSTEM:
+                said = "\n".join(piece.text for turn in run for piece in turn.pieces)
+                context = (*context, said[-_CONTEXT_CHARS:])[-_CONTEXT_TURNS:] if said else context
+            notes += [note for turn in run for note in turn.unscanned] if new else []
+        self.context = context
+        return planned, notes
+
+    def _recall(self, unit: Unit, role: Role, new: bool) -> list[_Planned]:
+        """Apply what is remembered of a unit, or plan to judge it. A new turn is always judged, and so is a system prompt
+        that was refused before."""
+        stage = unit.pieces[0].stage
+        key = self.memory.key(self.conversation, self.policy.revision, stage, [piece.text for piece in unit.pieces])
+        known, verdict = self.memory.get(key)
+        if role is Role.SYSTEM:
+            return [] if known and verdict is not WITHHELD else [_Planned(unit, role, new, key)]
+        if new or not known:
+            return [_Planned(unit, role, new, key)]
+        self._note_edits(unit, verdict)
+        return []
+
+    def _applied(self, planned: Sequence[_Planned], decisions: Sequence[Decision], changed: bool) -> Admission:
+        """Settle every unit, remember its verdict, and write what changed into the body."""
+        remaining = iter(decisions)
+        refused: Decision | None = None
+        for entry in planned:
+            own = [next(remaining) for _ in entry.unit.passages]
+            settled = entry.unit.settle(own)
+            verdict = None if settled is None else tuple(None if isinstance(t, Removed) else t for t in settled)
+            self.memory.put(entry.key, verdict)
+            if settled is None and (entry.new or entry.role is Role.SYSTEM):
+                refused = refused or withheld(own)
+            elif entry.role is not Role.SYSTEM:
+                self._note_edits(entry.unit, verdict)
+        if refused is None:
+            changed = self._write() or changed
+        return Admission(refused, changed)
+
+    def _note_edits(self, unit: Unit, verdict: Verdict) -> None:
+        if verdict is WITHHELD:
+            first, *rest = unit.pieces
+            self._edits.append((first, "{}" if first.form in (Form.JSON, Form.ARGUMENTS) else _PLACEHOLDER))
+            self._edits += [(piece, None) for piece in rest]
+        else:
+            pairs = zip(unit.pieces, verdict, strict=True)
+            self._edits += [(piece, text) for piece, text in pairs if text != piece.text]
+
+    def _write(self) -> bool:
+        """Write the edits into the body; return whether there were any."""
+        for piece, text in self._edits:
+            if text is not None:
+                documents.put(self.body, piece.path, text)
+        removed = [piece.remove for piece, text in self._edits if text is None]
+        documents.discard(self.body, removed)
+        emptied = {path[:-2] for path in removed if len(path) > 2 and documents.get(self.body, path[:-1]) == []}
+        documents.discard(self.body, emptied)
+        return bool(self._edits)
+
+    # -- the response ----------------------------------------------------------------------------------------------
+
+    def answer(self, document: dict[str, Any]) -> Generator[Any, Any, bool]:
+        """Judge a whole response and repair it in place; return whether it changed.
+
+        Raises:
+            Blocked: an answer is withheld and the settings say `on_block: raise`.
+        """
+        with readable("The upstream's answer"):
+            pieces, notes = self.form.answers(document, self.body)
+            units = [unit_of(piece, self.context) for piece in pieces if piece.text]
+        passages = tuple(passage for unit in units for passage in unit.passages)
+        passages += tuple(Passage("", note.stage, path=note.path, unscanned=note.what) for note in notes)
+        decisions: Sequence[Decision] = (yield passages) if passages else ()
+        remaining = iter(decisions)
+        lanes: dict[int, list[tuple[Piece, str | None, Decision | None]]] = {}
+        for unit in units:
+            own = [next(remaining) for _ in unit.passages]
+            settled = unit.settle(own)
+            text = None if settled is None else str(settled[0])
+            lanes.setdefault(unit.pieces[0].lane, []).append((unit.pieces[0], text, withheld(own)))
+        return any([self._lane(document, lane, settled) for lane, settled in lanes.items()])
+
+    def _lane(
+        self, document: dict[str, Any], lane: int, settled: list[tuple[Piece, str | None, Decision | None]]
+    ) -> bool:
+        refused = [decision for _, text, decision in settled if text is None]
+        if refused:
+            words = self.refusal_words(refused[0])
+            self.form.refuse(document, lane, words, self.body)
+            return True
+        altered = [(piece, text) for piece, text, _ in settled if text is not None and text != piece.text]
+        marked = [piece for piece, _ in altered if piece.form is Form.TEXT]
+        for piece, text, _ in settled:
+            said = (text or "") + (self.marker if marked and piece is marked[-1] else "")
+            if said != piece.text:
+                documents.put(document, piece.path, said)
+            self._recall_answer(piece.stage, said)
+        for piece, _ in altered:
+            self.form.forget(document, piece)
+        return bool(altered)
+
+    def _recall_answer(self, stage: Stage, text: str) -> None:
+        """What was delivered is clean when it comes back as an earlier turn."""
+        self.memory.put(self.memory.key(self.conversation, self.policy.revision, stage, [text]), (text,))
+
+    def stream(self) -> StreamModerator:
+        """A moderator for the stream of this call; call `finished` with it when the stream has ended."""
+        settings = self.guard.settings.stream
+        events = self.form.stream(self.body)
+        return StreamModerator(
+            events,
+            unit=unit_of,
+            piece=lambda text, form, stage: Piece((), text, stage, Form(form), schema=events.schema),
+            refusal=self.refusal_words,
+            lanes=self.form.lanes(self.body),
+            context=self.context,
+            hold=settings.hold,
+            max_chars=settings.max_chars,
+            marker=self.marker,
+        )
+
+    def finished(self, moderator: StreamModerator) -> None:
+        """Remember what a stream delivered."""
+        for stage, text in moderator.delivered:
+            if text:
+                self._recall_answer(stage, text)
+
+    # -- words -----------------------------------------------------------------------------------------------------
+
+    @property
+    def marker(self) -> str:
+        """What is appended to an altered text; empty where the policy does not disclose by a marker."""
+        document = self.policy.document
+        return document.marker if document.disclose == "marker" else ""
+
+    @property
+    def state(self) -> State:
+        """The gravest state of the call so far, for the header."""
+        order = list(State)
+        states = [decision.state for decision in self.ledger.decisions if decision.state is not State.NOT_SCANNED]
+        return max(states, key=order.index, default=State.ALLOWED)
+
+    def refusal_words(self, decision: Decision | None) -> str:
+        """What stands in the place of a withheld text; an escalated one names its ticket.
+
+        Raises:
+            Blocked: the settings say `on_block: raise`.
+        """
+        words = (decision.refusal if decision is not None else None) or self.policy.document.refusal
+        if decision is not None and decision.state is State.ESCALATED:
+            words = f"{words} (held for review: {decision.id})"
+        if self.guard.settings.on_block == "raise":
+            why = ", ".join(reason.rule for reason in decision.reasons) if decision is not None else ""
+            raise Blocked(
+                f"The text was withheld by the policy {self.policy.name!r}{why and f': {why}'}.", self.ledger.outcome
+            )
+        return words
+
+
+def withheld(decisions: Sequence[Decision]) -> Decision | None:
+    """The first decision that delivers nothing, else the first one of all (whose repair could not be put in place)."""
+    return next((decision for decision in decisions if decision.text is None), decisions[0] if decisions else None)
+
+
+def _first_new(turns: Sequence[Turn]) -> int:
+    """Index of the first turn after the last answer. A last assistant turn is a beginning that the caller wants continued."""
+    for index in range(len(turns) - 1, 0, -1):
+        if turns[index].role is not Role.ASSISTANT and turns[index - 1].role is Role.ASSISTANT:
+            return index
+    return 0
+
+
+def _runs(turns: Sequence[Turn]) -> Iterator[tuple[int, int]]:
+    """Consecutive turns of the user together, every other turn by itself."""
+    start = 0
+    for index in range(1, len(turns) + 1):
+        joined = index < len(turns) and turns[index].role is Role.USER and turns[start].role is Role.USER
+        if not joined:
+            if index > start:
+                yield start, index
+            start = index
+
+
+def _units(run: Sequence[Turn], context: tuple[str, ...]) -> list[Unit]:
+    """The user's plain words as one unit, every other text by itself."""
+    pieces = [piece for turn in run for piece in turn.pieces if piece.text]
+    role = run[0].role
+    if role is Role.SYSTEM:
+        return [TextUnit(replace(piece, form=Form.OPAQUE), context) for piece in pieces]
+    joined = [p for p in pieces if role is Role.USER and p.form is Form.TEXT and p.stage is Stage.INPUT and p.remove]
+    units: list[Unit] = [JoinedUnit(joined, context)] if joined else []
+    return units + [unit_of(piece, context) for piece in pieces if piece not in joined]
+
+
+def _conversation(body: dict[str, Any]) -> str | None:
+    """The conversation that a request names, if it names one."""
+    named = body.get("conversation")
+    if isinstance(named, dict):
+        named = named.get("id")
+    metadata = body.get("metadata")
+    if named is None and isinstance(metadata, dict):
+        named = metadata.get("conversation_id") or metadata.get("session_id")
+    return named if isinstance(named, str) else None

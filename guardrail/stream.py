@@ -1,0 +1,408 @@
+"""The holding buffer: no character of a disallowed sentence is ever delivered.
+
+Text is held until its sentence (paragraph, or all of it) has been judged. What was not altered leaves in the events in
+which it came, only later; an altered sentence leaves as one event; a blocked one ends its answer with the refusal. The
+moderator does no I/O: it is a generator that yields passages to judge, is sent their decisions, and yields the events
+that may leave, so that one implementation serves threads and event loops (httpx's `auth_flow` is built the same way).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from guardrail.text.segment import SentenceSplitter, fenced_code, sentences
+from guardrail.types import Decision, Passage, Stage
+
+__all__ = ["Batch", "HoldingBuffer", "Judgeable", "Run", "StreamModerator"]
+
+_DONE = "[DONE]"  # ends an OpenAI stream, also one that was cut before its answers had ended
+_CONTEXT_CHARS = 2000  # of what was delivered, that the next sentence is judged with
+T = TypeVar("T")
+Steps = Generator[Any, Any, T]
+"""Yields `tuple[Passage, ...]` and is sent `Sequence[Decision]`, or yields an event and is sent None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Held text that is judged as one passage. Fenced code is not editable."""
+
+    text: str
+    editable: bool = True
+
+
+Batch = tuple[Run, ...]
+"""What is released together."""
+
+
+class HoldingBuffer:
+    """Cuts a stream of text into batches to judge. The batches joined are everything that was fed.
+
+    Args:
+        hold: `sentence`, `paragraph` (up to an empty line) or `all` (to the end).
+        max_chars: a longer sentence is cut at a word, a longer paragraph between sentences (code points).
+
+    Raises:
+        ValueError: `hold` is none of the three.
+    """
+
+    def __init__(self, hold: str = "sentence", max_chars: int = 2000) -> None:
+        if hold not in ("sentence", "paragraph", "all"):
+            raise ValueError(f"hold must be 'sentence', 'paragraph' or 'all', not {hold!r}")
+        self._hold, self._max = hold, max_chars
+        self._splitter = SentenceSplitter(max_chars)
+        self._pending: list[str] = []
+        self._size = 0
+        self._fence = ""  # the text of a code fence that is still open
+
+    def feed(self, delta: str) -> list[Batch]:
+        """Take the next text; return the batches that are complete, often none."""
+        if self._hold == "all":
+            self._pending.append(delta)
+            return []
+        return [batch for sentence in self._splitter.feed(delta) for batch in self._take(sentence)]
+
+    def flush(self) -> list[Batch]:
+        """The end: return what is held."""
+        if self._hold == "all":
+            text, self._pending = "".join(self._pending), []
+            return [tuple(_runs(text))] if text else []
+        rest = self._splitter.flush()
+        batches = [batch for start, end in sentences(rest, self._max) for batch in self._take(rest[start:end])]
+        return batches + self._release()
+
+    def _take(self, sentence: str) -> Iterable[Batch]:
+        if self._hold == "sentence":
+            return [(self._run(sentence),)]
+        self._pending.append(sentence)
+        self._size += len(sentence)
+        tail = sentence[len(sentence.rstrip()) :]
+        ends = tail.count("\n") > 1 or self._size >= self._max
+        return self._release() if ends else []
+
+    def _release(self) -> list[Batch]:
+        pending, self._pending, self._size = self._pending, [], 0
+        runs: list[Run] = []
+        for sentence in pending:
+            run = self._run(sentence)
+            if runs and runs[-1].editable == run.editable:
+                runs[-1] = Run(runs[-1].text + run.text, run.editable)
+            else:
+                runs.append(run)
+        return [tuple(runs)] if runs else []
+
+    def _run(self, sentence: str) -> Run:
+        """Mark code: a sentence with a fence in it, or one of a block that was cut because it was long."""
+        text = self._fence + sentence
+        spans = fenced_code(text)
+        open_at_end = bool(spans) and spans[-1][1] == len(text) and fenced_code(text + "\n\n~")[-1][1] > len(text)
+        self._fence = text[spans[-1][0] :].split("\n", 1)[0] + "\n" if open_at_end else ""
+        return Run(sentence, editable=not spans)
+
+
+def _runs(text: str) -> list[Run]:
+    runs, at = [], 0
+    for start, end in fenced_code(text):
+        runs += [Run(text[at:start]), Run(text[start:end], editable=False)]
+        at = end
+    return [run for run in (*runs, Run(text[at:])) if run.text]
+
+
+class Judgeable(Protocol):
+    """Something with passages to judge that turns decisions into texts; None where it is withheld."""
+
+    @property
+    def passages(self) -> tuple[Passage, ...]:
+        """What to judge."""
+
+    def settle(self, decisions: Sequence[Decision]) -> Sequence[Any] | None:
+        """The text that may leave, as a list of one; None to withhold it."""
+
+
+@dataclass(slots=True)
+class _Altered:
+    """A stretch of a channel that leaves as another text."""
+
+    start: int
+    end: int
+    text: str
+
+
+@dataclass(slots=True)
+class _Channel:
+    """One text of a stream: what came, how far it is cleared, what was altered."""
+
+    stage: Stage
+    buffer: HoldingBuffer | None  # None: judged whole when it is complete
+    editable: bool
+    received: int = 0
+    cleared: int = 0
+    source: list[str] = field(default_factory=list)
+    delivered: list[str] = field(default_factory=list)
+    altered: list[_Altered] = field(default_factory=list)
+    closed: bool = False
+    template: Any = None  # the last event that carried text of this channel
+    _first: int = 0  # stretches before this one have left
+
+    def tail(self) -> tuple[str, ...]:
+        """The end of what was delivered, as context for what follows."""
+        text, size = [], 0
+        for part in reversed(self.delivered):
+            text.append(part)
+            size += len(part)
+            if size >= _CONTEXT_CHARS:
+                break
+        joined = "".join(reversed(text))[-_CONTEXT_CHARS:]
+        return (joined,) if joined.strip() else ()
+
+    def clear(self, run: str, text: str) -> None:
+        """The next `len(run)` characters may leave, as `text`."""
+        end = self.cleared + len(run)
+        if text != run:
+            self.altered.append(_Altered(self.cleared, end, text))
+        self.cleared = end
+        self.delivered.append(text)
+
+    def rendered(self, part: Any, until: int) -> str:
+        """What leaves for `part`, up to offset `until`: an altered stretch leaves with the part in which it began."""
+        out: list[str] = []
+        at = part.start
+        while self._first < len(self.altered) and self.altered[self._first].end <= at:
+            self._first += 1
+        for stretch in self.altered[self._first :]:
+            if stretch.start >= until:
+                break
+            if stretch.start >= part.start:
+                out += [part.text[at - part.start : stretch.start - part.start], stretch.text]
+            at = min(stretch.end, until)
+        out.append(part.text[at - part.start : until - part.start])
+        return "".join(out)
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One answer of a stream: events that wait for their turn."""
+
+    queue: deque[Any] = field(default_factory=deque)
+    refused: bool = False
+
+
+class _Refused(Exception):
+    """A passage of the lane was withheld."""
+
+    def __init__(self, decision: Decision | None) -> None:
+        super().__init__()
+        self.decision = decision
+
+
+class StreamModerator:
+    """Moderates the events of one stream.
+
+    `push` and `finish` are generators: they yield tuples of passages (send the decisions back) and events that may
+    leave (send None). After each event that leaves, look at `stopped`: if it is true, close the upstream and read no more.
+
+    Args:
+        stream: splits events into parts and makes events (`guardrail.wire.formats.StreamFormat`).
+        unit: makes what is judged of a whole text (`guardrail.wire.units.unit_of`).
+        piece: makes such a text of (text, form, stage).
+        refusal: the words for a withheld text; may raise instead.
+        lanes: how many answers were asked for.
+        context: the conversation so far, oldest first.
+        hold, max_chars: see `HoldingBuffer`.
+        marker: appended to an altered text; empty for none.
+    """
+
+    def __init__(
+        self,
+        stream: Any,
+        *,
+        unit: Callable[[Any, tuple[str, ...]], Judgeable],
+        piece: Callable[[str, Any, Stage], Any],
+        refusal: Callable[[Decision | None], str],
+        lanes: int = 1,
+        context: tuple[str, ...] = (),
+        hold: str = "sentence",
+        max_chars: int = 2000,
+        marker: str = "",
+    ) -> None:
+        self._stream, self._unit, self._piece, self._refusal = stream, unit, piece, refusal
+        self._count, self._context, self._hold, self._max, self._marker = lanes, context, hold, max_chars, marker
+        self._lanes: dict[Hashable, _Lane] = {}
+        self._channels: dict[Hashable, _Channel] = {}
+        self.stopped = False
+
+    @property
+    def delivered(self) -> list[tuple[Stage, str]]:
+        """The texts that left with their stage, one for each channel; complete only after the stream ended."""
+        return [(channel.stage, "".join(channel.delivered)) for channel in self._channels.values()]
+
+    def push(self, event: Any) -> Steps[None]:
+        """Take one event from upstream."""
+        if event.data == _DONE:
+            yield from self.finish()
+        for part in self._stream.split(event):
+            lane = self._lanes.setdefault(part.lane, _Lane())
+            if lane.refused or self.stopped:
+                continue
+            try:
+                yield from self._take(lane, part)
+            except _Refused as refused:
+                yield from self._refuse(part.lane, lane, refused.decision)
+
+    def finish(self) -> Steps[None]:
+        """The upstream ended: judge and release what is held."""
+        for key, lane in self._lanes.items():
+            if lane.refused or self.stopped:
+                continue
+            try:
+                for channel in [part.channel for part in lane.queue if part.channel is not None]:
+                    yield from self._close(lane, channel)
+                yield from self._release(lane)
+            except _Refused as refused:
+                yield from self._refuse(key, lane, refused.decision)
+
+    def _take(self, lane: _Lane, part: Any) -> Steps[None]:
+        for channel in part.ends:
+            yield from self._close(lane, channel)
+        if part.pieces:
+            yield from self._whole_texts(part)
+        if part.channel is not None:
+            channel = self._channel(part)
+            part.start = channel.received
+            channel.received += len(part.text)
+            channel.source.append(part.text)
+            if part.text:
+                channel.template = part.event
+            lane.queue.append(part)
+            if channel.buffer is not None:
+                for batch in channel.buffer.feed(part.text):
+                    yield from self._judge(channel, batch)
+                    yield from self._release(lane)
+        else:
+            lane.queue.append(part)
+        yield from self._release(lane)
+
+    def _channel(self, part: Any) -> _Channel:
+        if part.channel not in self._channels:
+            whole = part.form in ("json", "arguments") or part.gated
+            buffer = None if whole else HoldingBuffer(self._hold, self._max)
+            self._channels[part.channel] = _Channel(part.stage, buffer, part.form != "opaque")
+        channel = self._channels[part.channel]
+        if channel.closed:
+            channel.closed = False  # the upstream goes on with a text that it had ended: judged like the rest
+        return channel
+
+    def _close(self, lane: _Lane, key: Hashable) -> Steps[None]:
+        """The channel is complete: judge the rest of it."""
+        channel = self._channels.get(key)
+        if channel is None or channel.closed:
+            return
+        if channel.buffer is not None:
+            for batch in channel.buffer.flush():
+                yield from self._judge(channel, batch)
+                yield from self._release(lane)
+        else:
+            yield from self._judge_whole(lane, key, channel)
+        channel.closed = True
+        yield from self._release(lane)
+        if self._marker and channel.altered and channel.editable and channel.buffer is not None:
+            yield from self._mark(channel)
+
+    def _judge(self, channel: _Channel, batch: Batch) -> Steps[None]:
+        """Judge one batch; what is white space alone needs no judge."""
+        inner = [run.text.strip() for run in batch]
+        context = self._context + channel.tail()
+        passages = tuple(
+            Passage(text, channel.stage, context, editable=run.editable and channel.editable)
+            for run, text in zip(batch, inner, strict=True)
+            if text
+        )
+        decisions = iter((yield passages) if passages else ())
+        texts: list[str] = []
+        for run, text in zip(batch, inner, strict=True):
+            decision = next(decisions) if text else None
+            if decision is not None and decision.text is None:
+                raise _Refused(decision)
+            new = text if decision is None or decision.text is None else decision.text
+            start = run.text.index(text)
+            texts.append(run.text if new == text else f"{run.text[:start]}{new.strip()}{run.text[start + len(text) :]}")
+        for run, text in zip(batch, texts, strict=True):
+            channel.clear(run.text, text)
+
+    def _judge_whole(self, lane: _Lane, key: Hashable, channel: _Channel) -> Steps[None]:
+        text = "".join(channel.source)[channel.cleared :]
+        form = next((part.form for part in lane.queue if part.channel == key), "opaque")
+        unit = self._unit(self._piece(text, form, channel.stage), self._context)
+        decisions = (yield unit.passages) if unit.passages else []
+        settled = unit.settle(decisions)
+        if settled is None:
+            raise _Refused(_withheld(decisions))
+        channel.clear(text, str(settled[0]))
+
+    def _whole_texts(self, part: Any) -> Steps[None]:
+        """Texts that stand whole in an event: a copy of a channel becomes what the channel became, others are judged."""
+        for piece in part.pieces:
+            channel = self._channels.get(piece.channel) if piece.channel is not None else None
+            if channel is not None and "".join(channel.source) == piece.text:
+                text = "".join(channel.delivered)
+            else:
+                unit = self._unit(piece, self._context)
+                decisions = (yield unit.passages) if unit.passages else []
+                settled = unit.settle(decisions)
+                if settled is None:
+                    raise _Refused(_withheld(decisions))
+                text = str(settled[0])
+            if text != piece.text:
+                part.event = self._stream.with_piece(part.event, piece, text)
+
+    def _mark(self, channel: _Channel) -> Steps[None]:
+        """Append the marker to a text that was altered."""
+        channel.delivered.append(self._marker)
+        yield self._stream.emitted(self._stream.with_text(channel.template, self._marker))
+
+    def _release(self, lane: _Lane) -> Steps[None]:
+        """Let the events at the head of the lane go whose text is cleared."""
+        while lane.queue:
+            part = lane.queue[0]
+            channel = self._channels[part.channel] if part.channel is not None else None
+            if channel is not None and (part.end > channel.cleared or (part.gated and not channel.closed)):
+                yield from self._release_start(part, channel)
+                return
+            lane.queue.popleft()
+            event = part.event
+            if channel is not None and part.text:
+                text = channel.rendered(part, part.end)
+                if not text:
+                    continue
+                if text != part.text:
+                    event = self._stream.with_text(event, text)
+            yield self._stream.emitted(event)
+
+    def _release_start(self, part: Any, channel: _Channel) -> Steps[None]:
+        """Let the cleared beginning of an event go, where it holds more than white space."""
+        if part.gated or channel.cleared <= part.start:
+            return
+        text = channel.rendered(part, channel.cleared)
+        if not text.strip():
+            return
+        yield self._stream.emitted(self._stream.with_text(part.event, text))
+        rest = part.text[channel.cleared - part.start :]
+        part.event = self._stream.with_text(part.event, rest)
+        part.text, part.start = rest, channel.cleared
+
+    def _refuse(self, key: Hashable, lane: _Lane, decision: Decision | None) -> Steps[None]:
+        """End the lane with the refusal; stop once every answer has ended."""
+        lane.refused = True
+        lane.queue.clear()
+        for event in self._stream.refuse(key, self._refusal(decision)):
+            yield self._stream.emitted(event)
+        if self._stream.finished(self._count):
+            self.stopped = True
+            for event in self._stream.closing():
+                yield self._stream.emitted(event)
+
+
+def _withheld(decisions: Sequence[Decision]) -> Decision | None:
+    return next((decision for decision in decisions if decision.text is None), None)

@@ -1,0 +1,269 @@
+"""Event streams of the Responses API: one lane, since their events are strictly ordered; one channel per text.
+
+A channel is named by where its text ends up: `(output_index, *path in the item)`. That is how the copies of a text in
+the `done` events and in `response.completed` are recognised and become what was delivered.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from guardrail.types import Stage
+from guardrail.wire import documents
+from guardrail.wire.formats import now, opaque_leaves, unknown
+from guardrail.wire.pieces import Event, Form, Part, Piece
+from guardrail.wire.response_items import (
+    answer_form,
+    answer_schema,
+    forget_part,
+    item_pieces,
+    output_pieces,
+    refusal_item,
+)
+
+__all__ = ["ResponseEvents"]
+
+# Event stem: key of the whole text in the done event, path in the item ("#" stands for the index key), form, stage.
+_TEXTS: dict[str, tuple[str, tuple[str, ...], Form, Stage]] = {
+    "output_text": ("text", ("content", "#content_index", "text"), Form.TEXT, Stage.OUTPUT),
+    "refusal": ("refusal", ("content", "#content_index", "refusal"), Form.TEXT, Stage.OUTPUT),
+    "reasoning_text": ("text", ("content", "#content_index", "text"), Form.OPAQUE, Stage.OUTPUT),
+    "reasoning_summary_text": ("text", ("summary", "#summary_index", "text"), Form.OPAQUE, Stage.OUTPUT),
+    "function_call_arguments": ("arguments", ("arguments",), Form.ARGUMENTS, Stage.TOOL_CALL),
+    "mcp_call_arguments": ("arguments", ("arguments",), Form.ARGUMENTS, Stage.TOOL_CALL),
+    "custom_tool_call_input": ("input", ("input",), Form.OPAQUE, Stage.TOOL_CALL),
+    "code_interpreter_call_code": ("code", ("code",), Form.OPAQUE, Stage.TOOL_CALL),
+    "audio.transcript": ("transcript", ("transcript",), Form.OPAQUE, Stage.OUTPUT),
+}
+_TOOL_TEXT = {
+    "function_call": "arguments",
+    "mcp_call": "arguments",
+    "custom_tool_call": "input",
+    "code_interpreter_call": "code",
+}
+_WHOLE_RESPONSE = frozenset(
+    f"response.{kind}"
+    for kind in ("created", "in_progress", "queued", "completed", "incomplete", "failed", "cancelled")
+)
+_PASSED = frozenset(  # errors, and bytes that are not text
+    {
+        "error",
+        "response.audio.delta",
+        "response.audio.done",
+        "response.image_generation_call.partial_image",
+        "keepalive",
+    }
+)
+_PART_EVENTS = {
+    "response.content_part.added": "content",
+    "response.content_part.done": "content",
+    "response.reasoning_summary_part.added": "summary",
+    "response.reasoning_summary_part.done": "summary",
+}
+
+
+class ResponseEvents:
+    """Reader of one stream of `response.*` events.
+
+    Args:
+        request: the body that asked for the stream (empty when a stored response is streamed again).
+    """
+
+    def __init__(self, request: Mapping[str, Any]) -> None:
+        self._request = request
+        self._form = answer_form(request)
+        self.schema = answer_schema(request)
+        self._channels: set[tuple[Any, ...]] = set()
+        self._response: dict[str, Any] = {}
+        self._items: dict[int, dict[str, Any]] = {}  # items that have left, as far as they have
+        self._done: set[int] = set()
+        self._part: tuple[int, int] | None = None  # output and content index of the text part that is open
+        self._said = ""
+        self._last = -1
+        self._ended = False
+
+    def split(self, event: Event) -> Iterator[Part]:
+        """One part per event."""
+        data = event.data
+        kind = str(data.get("type")) if isinstance(data, dict) else ""
+        stem, _, verb = kind.removeprefix("response.").rpartition(".")
+        if stem in _TEXTS and verb in ("delta", "done"):
+            yield self._text(event, stem, verb)
+        elif kind in ("response.output_item.added", "response.output_item.done"):
+            yield self._item(event, kind)
+        elif kind in _PART_EVENTS:
+            yield self._content_part(event, kind)
+        elif kind in _WHOLE_RESPONSE:
+            yield self._whole(event, kind)
+        elif kind == "response.output_text.annotation.added":
+            yield Part(event, pieces=tuple(opaque_leaves(data.get("annotation"), ("annotation",), Stage.RETRIEVED)))
+        elif kind in _PASSED or not opaque_leaves(data, (), Stage.OUTPUT):
+            yield Part(event)
+        else:
+            raise unknown("The stream event", kind or data)
+
+    def _text(self, event: Event, stem: str, verb: str) -> Part:
+        key, steps, form, stage = _TEXTS[stem]
+        data = event.data
+        path = (data.get("output_index", 0), *(data.get(step[1:], 0) if step[0] == "#" else step for step in steps))
+        form = self._form if form is Form.TEXT and stem == "output_text" else form
+        gated = stage is Stage.TOOL_CALL
+        if verb == "delta":
+            self._channels.add(path)
+            delta = data.get("delta")
+            text = delta if isinstance(delta, str) else ""
+            return Part(event, channel=path, text=text, form=form, stage=stage, gated=gated)
+        if not isinstance(data.get(key), str):
+            return Part(event, ends=(path,))
+        return Part(event, ends=(path,), pieces=(Piece((key,), data[key], stage, form, channel=path),))
+
+    def _item(self, event: Event, kind: str) -> Part:
+        index, item = event.data.get("output_index", 0), event.data["item"]
+        own = _TOOL_TEXT.get(item.get("type"))
+        if kind.endswith(".added") and own and not item.get(own):
+            path = (index, own)
+            self._channels.add(path)
+            form = Form.ARGUMENTS if own == "arguments" else Form.OPAQUE
+            return Part(event, channel=path, form=form, stage=Stage.TOOL_CALL, gated=True)
+        ends = tuple(path for path in self._channels if path[0] == index) if kind.endswith(".done") else ()
+        pieces = item_pieces(item, ("item",), Stage.OUTPUT)[0]
+        if item.get("type") == "message" and self._form is Form.JSON:
+            pieces = [replace(piece, form=Form.JSON) if piece.path[-1] == "text" else piece for piece in pieces]
+        return Part(
+            event, ends=ends, pieces=tuple(replace(piece, channel=(index, *piece.path[1:])) for piece in pieces)
+        )
+
+    def _content_part(self, event: Event, kind: str) -> Part:
+        data = event.data
+        where = _PART_EVENTS[kind]
+        path = (data.get("output_index", 0), where, data.get(f"{where}_index", 0))
+        part = data.get("part") or {}
+        key = "refusal" if part.get("type") == "refusal" else "text"
+        text = part.get(key)
+        if kind == "response.content_part.added" and not text and key == "text" and self._form is Form.JSON:
+            self._channels.add((*path, "text"))
+            return Part(event, channel=(*path, "text"), form=Form.JSON, gated=True)
+        ends = ((*path, key),) if kind.endswith(".done") else ()
+        if not isinstance(text, str) or not text:
+            return Part(event, ends=ends)
+        form = Form.OPAQUE if part.get("type") in ("reasoning_text", "summary_text") else self._form
+        return Part(event, ends=ends, pieces=(Piece(("part", key), text, Stage.OUTPUT, form, channel=(*path, key)),))
+
+    def _whole(self, event: Event, kind: str) -> Part:
+        response = event.data.get("response") or {}
+        over = kind not in ("response.created", "response.in_progress", "response.queued")
+        pieces = output_pieces(response.get("output") or [], ("response", "output"), self._request or response)[0]
+        return Part(
+            event,
+            ends=tuple(self._channels) if over else (),
+            pieces=tuple(replace(piece, channel=piece.path[2:]) for piece in pieces),
+        )
+
+    def with_text(self, event: Event, text: str) -> Event:
+        """A delta with other text."""
+        data = {**event.data, "delta": text}
+        if data.get("logprobs"):
+            data["logprobs"] = []
+        return Event(data, event.name)
+
+    def with_piece(self, event: Event, piece: Piece, text: str) -> Event:
+        """The event with another text at the piece's place, its log-probabilities and annotations dropped."""
+        data = copy.deepcopy(event.data)
+        documents.put(data, piece.path, text)
+        holder = documents.get(data, piece.path[:-1])
+        if isinstance(holder, dict):
+            forget_part(holder)
+        return Event(data, event.name)
+
+    def emitted(self, event: Event) -> Event:
+        """Keep track of what the client has seen; numbers stay in order when events were added."""
+        data = event.data
+        if not isinstance(data, dict):
+            return event
+        self._track(data, str(data.get("type")))
+        number = data.get("sequence_number")
+        if not isinstance(number, int):
+            return event
+        if number <= self._last:
+            event = Event({**data, "sequence_number": self._last + 1}, event.name)
+        self._last = max(number, self._last + 1)
+        return event
+
+    def _track(self, data: dict[str, Any], kind: str) -> None:
+        index = data.get("output_index", 0)
+        if kind in _WHOLE_RESPONSE:
+            self._response = data.get("response") or {}
+            self._ended = kind not in ("response.created", "response.in_progress", "response.queued")
+        elif kind == "response.output_item.added":
+            self._items[index] = data["item"]
+        elif kind == "response.output_item.done":
+            self._items[index] = data["item"]
+            self._done.add(index)
+        elif kind == "response.content_part.added" and (data.get("part") or {}).get("type") == "output_text":
+            self._part, self._said = (index, data.get("content_index", 0)), data["part"].get("text") or ""
+        elif kind == "response.output_text.delta":
+            self._said += data.get("delta") or ""
+        elif kind == "response.content_part.done":
+            self._part = None
+
+    def refuse(self, lane: Hashable, text: str) -> list[Event]:
+        """The refusal in the text part that is open or in a new message, then the ending."""
+        events: list[dict[str, Any]] = []
+        as_text = self._form is not Form.JSON
+        if self._part is not None and as_text:
+            index, part_index = self._part
+            item, said = self._items.get(index, {}), self._said
+        else:
+            events += self._end_items()
+            index, part_index, said = max(self._items, default=-1) + 1, 0, ""
+            item = {**refusal_item("msg_guardrail", text, self._request), "status": "in_progress", "content": []}
+            events.append({"type": "response.output_item.added", "output_index": index, "item": item})
+        where = {"item_id": item.get("id", ""), "output_index": index, "content_index": part_index}
+        whole = f"{said}\n\n{text}" if said else text
+        part = refusal_item("", whole, self._request)["content"][0]
+        name, key = ("output_text", "text") if as_text else ("refusal", "refusal")
+        extra = {"logprobs": []} if as_text else {}
+        if self._part is None or not as_text:
+            events.append({"type": "response.content_part.added", **where, "part": {**part, key: ""}})
+        done = {**item, "status": "incomplete", "content": [part]}
+        events += [
+            {"type": f"response.{name}.delta", **where, "delta": whole[len(said) :], **extra},
+            {"type": f"response.{name}.done", **where, key: whole, **extra},
+            {"type": "response.content_part.done", **where, "part": part},
+            {"type": "response.output_item.done", "output_index": index, "item": done},
+        ]
+        events.append({"type": "response.completed", "response": self._final(index, done)})
+        return [
+            Event({**data, "sequence_number": self._last + 1 + offset}, data["type"])
+            for offset, data in enumerate(events)
+        ]
+
+    def _end_items(self) -> list[dict[str, Any]]:
+        """Close what is open: an item that the client has seen begin and not end."""
+        return [
+            {"type": "response.output_item.done", "output_index": index, "item": {**item, "status": "incomplete"}}
+            for index, item in sorted(self._items.items())
+            if index not in self._done
+        ]
+
+    def _final(self, index: int, done: dict[str, Any]) -> dict[str, Any]:
+        """The response as delivered. `response.completed` carries it, so that clients that wait for that event end."""
+        head = self._response or {"id": "resp_guardrail", "object": "response", "created_at": now(), "error": None}
+        kept = [item for at, item in sorted(self._items.items()) if at != index and at in self._done]
+        return {
+            **head,
+            "status": "incomplete",
+            "incomplete_details": {"reason": "content_filter"},
+            "output": [*kept, done],
+        }
+
+    def finished(self, lanes: int) -> bool:
+        """Whether the response has ended."""
+        return self._ended
+
+    def closing(self) -> list[Event]:
+        """Nothing follows the response."""
+        return []
