@@ -1,12 +1,11 @@
 """The judge: what a compiled policy says of texts.
 
-A text is read as the encoder should read it (obfuscation undone), cut into windows of whole sentences, so that a
-long text
-is scanned whole, and its risk is that of its worst window. Where a window looks suspicious its sentences are judged
-one by
-one: harm cannot hide in padding, and a decision can name the sentences that caused it.
+A text is read as the encoder should read it (obfuscation undone) and judged sentence by sentence, so that harm cannot
+hide in padding, a long text is scanned whole, and a decision names the sentences that caused it. Where a sentence looks
+suspicious, its surroundings are judged with it, window by window: harm may need two sentences to show. The risk of a
+text is that of its worst part.
 
-All windows of all texts go through the encoder in one batch, and all heads of all rules through one matrix product.
+All sentences of all texts go through the encoder in one batch, and all heads of all rules through one matrix product.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ if TYPE_CHECKING:
     from guardrail.classifiers.base import Classifier
     from guardrail.encoder import Encoder
 
-WINDOW_TOKENS = 64
-"""Word pieces per window. Small, so that one bad sentence is not averaged away by its neighbours."""
+WINDOW_TOKENS = 128
+"""Word pieces per window, and per piece of an overlong sentence."""
 
 SCREEN = 0.25
-"""Sentences of a window are judged one by one from this share of a rule's lowest threshold on."""
+"""A text's windows are judged too where a sentence reaches this share of a rule's lowest threshold."""
 
 _ON_ERROR = {"block": Action.BLOCK, "flag": Action.FLAG, "allow": Action.ALLOW}
 
@@ -59,7 +58,7 @@ class _Work:
     """One passage on its way through the judge."""
 
     passage: Passage
-    spans: list[Span]  # windows, in the original text
+    spans: list[Span]  # sentences, in the original text
     scores: dict[str, Score] = field(default_factory=dict)  # classifiers that are not linear
     failures: dict[str, str] = field(default_factory=dict)
     units: list[Unit] = field(default_factory=list)
@@ -127,16 +126,26 @@ class Judge:
 
     def _linear_units(self, works: Sequence[_Work]) -> None:
         encoder = self._encoder()
-        limit = min(WINDOW_TOKENS, encoder.max_tokens)
         readings = [_Reading(work.passage.text) for work in works]
         for work in works:
-            if (
-                len(work.passage.text) > encoder.max_tokens - 2
-            ):  # a shorter text fits whole: a token is a character or more
-                work.spans = windows(work.passage.text, encoder.token_counts, limit)
+            work.spans = _pieces(work.passage.text, encoder)
         self._judge_spans(encoder, works, readings, [work.spans for work in works])
-        doubtful = [self._doubtful_sentences(work) for work in works]
-        self._judge_spans(encoder, works, readings, doubtful)
+        around = [
+            windows(work.passage.text, encoder.token_counts, WINDOW_TOKENS) if self._suspicious(work) else []
+            for work in works
+        ]
+        known = [set(work.spans) for work in works]
+        fresh = [
+            [trimmed for span in own if (trimmed := trim(work.passage.text, span)) not in seen]
+            for work, own, seen in zip(works, around, known, strict=True)
+        ]
+        self._judge_spans(encoder, works, readings, fresh)
+
+    def _suspicious(self, work: _Work) -> bool:
+        """Whether a text of several sentences has one that reaches the screening level of some rule."""
+        return len(work.spans) > 1 and any(
+            risk >= self._screen[rule] for unit in work.units for rule, risk in unit.risks.items()
+        )
 
     def _judge_spans(
         self, encoder: Encoder, works: Sequence[_Work], readings: Sequence[_Reading], spans: Sequence[Sequence[Span]]
@@ -154,18 +163,6 @@ class Judge:
                 worst = np.stack([logits[a:b].max(axis=0) for a, b in pairwise(ends)])
                 work.units.extend(self._units(work, own, worst))
             start = int(ends[-1])
-
-    def _doubtful_sentences(self, work: _Work) -> list[Span]:
-        """Sentences inside windows that hold more than one of them and reach the screening level of some rule."""
-        doubtful: list[Span] = []
-        for unit in work.units:
-            if any(risk >= self._screen[rule] for rule, risk in unit.risks.items()):
-                start, end = unit.span
-                own = [(start + a, start + b) for a, b in sentences(work.passage.text[start:end])]
-                own = [span for span in own if work.passage.text[slice(*span)].strip()]
-                if len(own) > 1:
-                    doubtful.extend(own)
-        return doubtful
 
     def _units(self, work: _Work, spans: Sequence[Span], heads: np.ndarray | None) -> list[Unit]:
         """Pool heads (N, H) and the other scores over N spans of one work."""
@@ -257,6 +254,19 @@ class _Reading:
             return [raw]
         undone = normalise(raw).text
         return [raw] if undone == raw else [raw, undone]
+
+
+def _pieces(text: str, encoder: Encoder) -> list[Span]:
+    """The sentences of a text without blank ones; one that the encoder might cut is windowed."""
+    found: list[Span] = []
+    for start, end in sentences(text):
+        if end - start <= encoder.max_tokens - 2:  # a token is a character or more
+            found.append((start, end))
+        else:
+            parts = windows(text[start:end], encoder.token_counts, WINDOW_TOKENS)
+            found.extend((start + a, start + b) for a, b in parts)
+    spans = [trim(text, span) for span in found]
+    return [span for span in spans if span[0] < span[1]] or [(0, len(text))]
 
 
 def _checked(score: Score) -> Score:
