@@ -302,10 +302,18 @@ def load_encoder(name: str = DEFAULT_ENCODER, device: str = "auto") -> Encoder:
     with _loading:
         encoder = _loaded.get((name, place))
         if encoder is None:
-            embedded = name in (DEFAULT_ENCODER, f"sentence-transformers/{DEFAULT_ENCODER}")
-            encoder = _load_embedded(name, place) if embedded else _load_named(name, place)
+            encoder = (_load_embedded if _is_embedded(name) else _load_named)(name, place)
             _loaded[name, place] = encoder
         return encoder
+
+
+def pinned_sha256(name: str) -> str | None:
+    """Return the hash of the embedded encoder's weights, without loading it; None for any other encoder."""
+    return _DEFAULT_FILES["model.safetensors"] if _is_embedded(name) else None
+
+
+def _is_embedded(name: str) -> bool:
+    return name in (DEFAULT_ENCODER, f"sentence-transformers/{DEFAULT_ENCODER}")
 
 
 def resolve_device(device: str) -> str:

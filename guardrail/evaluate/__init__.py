@@ -1,0 +1,1 @@
+"""Measuring: labelled data, metrics with intervals, heads and policies on them."""

@@ -1,0 +1,1 @@
+"""Learning: calibrated linear heads from labelled texts."""
