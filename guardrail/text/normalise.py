@@ -59,6 +59,8 @@ _SUSPECT = re2.compile(
 _LATIN_WORD = re2.compile(r"[A-Za-z]{2}")
 _LOOKALIKE_WORD = re2.compile(rf"(?:^|[^\pL\pN])[{FOREIGN}]{{2,}}(?:$|[^\pL\pN])")
 
+_PUNCTUATION = dict.fromkeys("‘’‚‛ʼʻ′´`＇", "'") | dict.fromkeys("“”„‟″«»", '"') | dict.fromkeys("‐‑‒–—―−", "-")
+
 _HIDDEN = re.compile(f"[{HIDDEN}]")
 _MARKS = re.compile(f"[{MARKS}]")
 _STYLED = re.compile(f"[{STYLED}]")
@@ -82,8 +84,9 @@ def normalise(text: str, vocabulary: Vocabulary | None = None) -> Normalised:
 
 
 def fold(text: str, vocabulary: Vocabulary | None = None) -> Normalised:
-    """`normalise`, then case folded, accents stripped and compatibility characters replaced: what patterns match on.
+    """`normalise`, then case folded, accents stripped, quotes, dashes and compatibility characters made plain.
 
+    This is what patterns match on.
     Letters spelt one by one are joined even where they make no known word. Args as for `normalise`.
     """
     source = unchanged(text) if _clean(text) else _normalise(text, vocabulary or load(), eager=True)
@@ -152,6 +155,8 @@ def _folded(source: Normalised) -> Normalised:
 @lru_cache(maxsize=4096)
 def _plain(char: str) -> str:
     """One character with case and accent folded. Marks that make another letter (й, kana, Brahmic) stay."""
+    if char in _PUNCTUATION:
+        return _PUNCTUATION[char]
     folded = char.casefold()
     if folded.isascii() or folded == "й":
         return folded
