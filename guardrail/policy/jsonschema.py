@@ -26,10 +26,19 @@ _CLASSIFIER: dict[str, Any] = {
         },
         "head": {"description": "linear: the shipped head to use. Default: the classifier's name.", "type": "string"},
         "file": {"description": "linear: a head file (.safetensors) of your own.", "type": "string"},
-        "words": {"description": "pattern: words and phrases, matched whole, in any case and spelling.", **_STRINGS},
-        "regex": {"description": "pattern: RE2 regular expressions.", **_STRINGS},
-        "lexicon": {"description": "pattern: a file with one word or phrase a line.", "type": "string"},
-        "allow": {"description": "pattern: words and phrases that never match.", **_STRINGS},
+        "words": {
+            "description": "pattern: words and phrases, matched whole, in any disguise; a final * stands for any ending.",
+            **_STRINGS,
+        },
+        "regex": {
+            "description": "pattern: RE2 regular expressions, matched on lower case without accents.",
+            **_STRINGS,
+        },
+        "lexicon": {
+            "description": "pattern: a file with one word or phrase a line; # starts a comment.",
+            "type": "string",
+        },
+        "allow": {"description": "pattern: a match that begins inside one of these does not count.", **_STRINGS},
         "value": {
             "description": "pattern: the score of a text with a match (0 without).",
             "type": "number",
