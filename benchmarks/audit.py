@@ -41,7 +41,7 @@ CLASSIFIERS = (
     "prompt_injection", "courtesy",
 )  # fmt: skip
 RULES = ("harassment", "sexual_content", "violence", "self_harm", "injection")
-WORDS = "the quick answer to your question is that nobody knows how a small team could have built this in one day".split()
+WORDS = "the quick answer to your question is that nobody knows how a small team could have built it in a day".split()
 
 
 class BenchmarkPolicy:
@@ -52,17 +52,16 @@ class BenchmarkPolicy:
     revision = "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def make_decision(generator: random.Random, id: str) -> Decision:
+def make_decision(generator: random.Random, key: str) -> Decision:
     """A decision as the engine makes them: 40 words, 11 scores; one in five flagged, half of these rewritten."""
     source = " ".join(generator.choices(WORDS, k=40))
     score = {name: generator.random() for name in CLASSIFIERS}
     flagged = generator.random() < 0.2
     rewrite = make_rewrite(generator, source, score) if flagged and generator.random() < 0.5 else None
-    reason = Reason(
-        "harassment", Stage.OUTPUT, Action.REWRITE, 0.8, 0.6, {"toxicity": 1.2, "insult": 0.3}, ((4, 20),), "No insults."
-    )
+    shares = {"toxicity": 1.2, "insult": 0.3}
+    reason = Reason("harassment", Stage.OUTPUT, Action.REWRITE, 0.8, 0.6, shares, ((4, 20),), "No insults.")
     return Decision(
-        id=id,
+        id=key,
         action=Action.REWRITE if rewrite else Action.FLAG if flagged else Action.ALLOW,
         state=State.REWRITTEN if rewrite else State.FLAGGED if flagged else State.ALLOWED,
         risk=0.8 if flagged else 0.1,
@@ -75,7 +74,7 @@ def make_decision(generator: random.Random, id: str) -> Decision:
         scores=score,
         reasons=(reason,) if flagged else (),
         rewrite=rewrite,
-        request_id=id,
+        request_id=key,
         models={"encoder": "sha256:" + "a" * 64, "heads": "sha256:" + "b" * 64},
         timings_ms={"judge": 7.5, "rewrite": 120.0, "total": 128.25},
         created_at=time.time(),
@@ -96,7 +95,7 @@ class Bench:
 
     def __init__(self, store: AuditStore, batch: int, threads: int) -> None:
         self.store, self.batch, self.threads = store, batch, threads
-        self.generator = random.Random(0)
+        self.generator = random.Random(0)  # noqa: S311 - texts for a benchmark
         self.run = f"{time.time_ns():x}"
         self.made = 0
 

@@ -15,7 +15,7 @@ from guardrail.audit.tables import decisions, reasons, rewrites, scores
 from guardrail.errors import ConfigurationError
 from guardrail.types import Action, Reason, Span, Stage, State
 
-__all__ = ["Filters", "Page", "StoredCandidate", "StoredDecision", "find", "read"]
+__all__ = ["Filters", "Page", "StoredCandidate", "StoredDecision", "find", "find_ids", "page_query", "read"]
 
 Row = Mapping[Any, Any]
 
@@ -26,7 +26,10 @@ MAX_NEEDLE = 1000
 
 @dataclass(frozen=True, slots=True)
 class StoredCandidate:
-    """One proposed rewrite as recorded. `edits` are (span in the source, replacement) of the chosen one."""
+    """One rewrite as recorded: the repaired draft (position 0), or a candidate for it or for a flagged part of it.
+
+    `edits` are the (span in the source, replacement) pairs that turned the source into the repaired draft.
+    """
 
     position: int
     method: str
@@ -47,7 +50,7 @@ class StoredCandidate:
 
 @dataclass(frozen=True, slots=True)
 class StoredDecision:
-    """One decision as recorded. `scores` and `candidates` are filled by `get`, not in a page."""
+    """One decision as recorded. `scores`, `rewrite` and `candidates` are filled by `get`, not in a page."""
 
     id: str
     community: str
@@ -81,7 +84,8 @@ class StoredDecision:
     hash: str
     reasons: tuple[Reason, ...] = ()
     scores: Mapping[str, float | None] = field(default_factory=dict)
-    candidates: tuple[StoredCandidate, ...] = ()
+    rewrite: StoredCandidate | None = None  # the repaired draft
+    candidates: tuple[StoredCandidate, ...] = ()  # what was proposed for it; `scores` are those before
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +162,7 @@ def read(connection: Connection, key: str) -> StoredDecision | None:
         row,
         _reasons(connection, [key]).get(key, ()),
         {unescape(score.classifier): score.value for score in kept},
-        tuple(_candidate(candidate) for candidate in tried.mappings()),
+        [_candidate(candidate) for candidate in tried.mappings()],
     )
 
 
@@ -171,6 +175,14 @@ def find(connection: Connection, filters: Filters, *, limit: int = 50, after: st
     why = _reasons(connection, [row["id"] for row in shown])
     items = tuple(_decision(row, why.get(row["id"], ())) for row in shown)
     return Page(items, _cursor(shown[-1]) if len(rows) > limit else None)
+
+
+def find_ids(connection: Connection, beginning: str, limit: int) -> list[str]:
+    """Return the first ids that begin with `beginning`."""
+    if not beginning:
+        return []
+    mine = decisions.c.id.startswith(identifier(beginning), autoescape=True)
+    return [unescape(key) for key in connection.scalars(select(decisions.c.id).where(mine).order_by("id").limit(limit))]
 
 
 def page_query(filters: Filters, *, limit: int, after: str | None = None) -> Select[Any]:
@@ -262,7 +274,7 @@ def _decision(
     row: Row,
     why: tuple[Reason, ...],
     score: Mapping[str, float | None] | None = None,
-    candidates: tuple[StoredCandidate, ...] = (),
+    rewritten: Sequence[StoredCandidate] = (),
 ) -> StoredDecision:
     source = row["source_text"]
     delivered = row["delivered_text"] if row["altered"] else source
@@ -275,7 +287,8 @@ def _decision(
         "delivered_text": None if delivered is None else unescape(delivered),
         "reasons": why,
         "scores": score or {},
-        "candidates": candidates,
+        "rewrite": next((one for one in rewritten if one.position == 0), None),
+        "candidates": tuple(one for one in rewritten if one.position > 0),
     }
     for name in ("id", "community", "request_id", "policy", "revision", "note"):
         values[name] = unescape(values[name])

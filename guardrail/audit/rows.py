@@ -120,17 +120,17 @@ def _reason_row(key: str, position: int, reason: Reason) -> Row:
 
 
 def _rewrite_rows(key: str, rewrite: Rewrite, salt: str, store_text: bool) -> list[Row]:
-    candidates = rewrite.candidates
-    chosen = _chosen(rewrite)
-    if chosen is None:  # a redaction, say, which is made and not proposed
-        chosen = len(candidates)
-        candidates = (*candidates, _as_candidate(rewrite))
+    """The repaired draft at position 0, then every candidate in the order in which they were proposed."""
+    repaired = Candidate(
+        rewrite.text, rewrite.method, rewrite.risk_after, True, rewrite.similarity, scores=_scores_of(rewrite)
+    )
     rows = [
         _candidate_row(key, position, candidate, rewrite, salt, store_text)
-        for position, candidate in enumerate(candidates)
+        for position, candidate in enumerate((repaired, *rewrite.candidates))
     ]
-    rows[chosen]["chosen"] = True
-    rows[chosen]["edits"] = canonical(_edits(rewrite.edits))
+    rows[0]["edits"] = canonical(_edits(rewrite.edits))
+    for position in (0, *_chosen(rewrite)):
+        rows[position]["chosen"] = True
     return rows
 
 
@@ -157,27 +157,25 @@ def _candidate_row(key: str, position: int, candidate: Candidate, rewrite: Rewri
     }
 
 
-def _chosen(rewrite: Rewrite) -> int | None:
-    same_text = [index for index, candidate in enumerate(rewrite.candidates) if candidate.text == rewrite.text]
-    same_method = [index for index in same_text if rewrite.candidates[index].method == rewrite.method]
-    return next(iter(same_method or same_text), None)
+def _chosen(rewrite: Rewrite) -> list[int]:
+    """Positions of the candidates in the repaired draft: the whole of it, or the replacement of one edit."""
+    used = [rewrite.text, *(replacement for _, replacement in rewrite.edits)]
+    found = []
+    for position, candidate in enumerate(rewrite.candidates, start=1):
+        if candidate.text in used and candidate.method in rewrite.method:
+            used.remove(candidate.text)
+            found.append(position)
+    return found
 
 
-def _as_candidate(rewrite: Rewrite) -> Candidate:
-    return Candidate(
-        text=rewrite.text,
-        method=rewrite.method,
-        risk=rewrite.risk_after,
-        passes=True,
-        similarity=rewrite.similarity,
-        seed=rewrite.seed,
-    )
+def _scores_of(rewrite: Rewrite) -> Mapping[str, float]:
+    return next((candidate.scores for candidate in rewrite.candidates if candidate.text == rewrite.text), {})
 
 
 def _edits(edits: Sequence[tuple[Span, str]]) -> list[list[int]]:
     # The replacement itself is a piece of the rewritten text; its length is enough to find it there, and leaves no
     # text behind where texts are not stored or are erased.
-    return [[int(start), int(end), len(replacement)] for (start, end), replacement in edits]
+    return [[int(start), int(end), len(replacement)] for (start, end), replacement in sorted(edits)]
 
 
 def _moment(seconds: float) -> datetime:

@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from guardrail.audit.database import configure, describe, make_engine, sqlite_file, unavailable
 from guardrail.audit.escaping import identifier
 from guardrail.audit.group import CommitFailed, GroupCommit, QueueTimeout
-from guardrail.audit.query import Filters, Page, StoredDecision, find, read
+from guardrail.audit.query import Filters, Page, StoredDecision, find, find_ids, read
 from guardrail.audit.rows import prepare
 from guardrail.audit.writer import Batch, Writer, policy_row
 from guardrail.errors import AuditUnavailable, ConfigurationError
@@ -108,6 +108,18 @@ class AuditStore:
         try:
             with self.engine.connect() as connection:
                 return read(connection, identifier(id))
+        except SQLAlchemyError as error:
+            raise unavailable(error, self.engine.url, "read") from error
+
+    def find_ids(self, beginning: str, *, limit: int = 5) -> Sequence[str]:
+        """Return up to `limit` ids that begin so, for people who do not type the whole of one.
+
+        Raises:
+            AuditUnavailable: the database cannot be read.
+        """
+        try:
+            with self.engine.connect() as connection:
+                return find_ids(connection, beginning, limit)
         except SQLAlchemyError as error:
             raise unavailable(error, self.engine.url, "read") from error
 

@@ -177,13 +177,14 @@ reasons = Table(
     sqlite_with_rowid=False,
 )
 
+# Position 0 is the repaired draft as a whole; from 1 on stand the candidates for it or for its flagged parts.
 rewrites = Table(
     "rewrites",
     metadata,
     Column("decision_id", String, ForeignKey("decisions.id"), primary_key=True),
     Column("position", Integer, primary_key=True),
     Column("method", String, nullable=False),
-    Column("chosen", Boolean, nullable=False),
+    Column("chosen", Boolean, nullable=False),  # it stands in what was delivered
     Column("passes", Boolean, nullable=False),
     Column("risk_before", Double),
     Column("risk_after", Double),
@@ -192,7 +193,7 @@ rewrites = Table(
     Column("utility", Double),  # what selection ranked by
     Column("seed", String),  # decimal; a seed of 64 bits does not fit BIGINT
     Column("scores_after", json_type(), nullable=False),  # classifier -> probability; before: the decision's scores
-    Column("edits", json_type()),  # [[start, end in the source, length of the replacement], ...]; the chosen one's
+    Column("edits", json_type()),  # [[start, end in the source, length of the replacement], ...]; of position 0
     Column("text", Text),
     Column("text_length", Integer, nullable=False),
     Column("text_digest", String, nullable=False),
