@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "guardrail needs Python 3.11 or newer on PATH (or: make PYTHON=/path/to/python)" >&2; exit 2; }
 	@echo "Installing into $(VENV) (a few minutes the first time)" >&2
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
-	@$(QUIET) $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@$(QUIET) $(BIN)/python -m pip install -qq --constraint constraints.txt --editable '.[test]'
 	@touch $(STAMP)
 
 demo: $(STAMP)  ## The main job on real text, offline

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ipaddress
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import structlog
 
 os.environ.update(
     {
@@ -45,6 +47,13 @@ def _refuse_network(event: str, args: tuple[Any, ...]) -> None:
 
 
 sys.addaudithook(_refuse_network)
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """A test of a command does not decide how the next test logs."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(autouse=True)

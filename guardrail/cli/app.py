@@ -87,11 +87,25 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[
+    _version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
     """Content moderation between an LLM and its readers: a policy decides, a DGLM repairs, an audit remembers."""
+    _log_to_stderr()
+
+
+def _log_to_stderr() -> None:
+    """Warnings and errors only, and never on stdout, which is for results."""
+    import logging
+
+    import structlog
+
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
 
 
 def main() -> None:

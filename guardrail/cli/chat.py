@@ -72,7 +72,7 @@ def _complete(guard: Guardrail, model: str | None, script: Path | None, stack: E
         os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # no question for prices on import
         import litellm
 
-        create = guard.wrap(litellm.completion)
+        create = guard.wrap(litellm).completion
     return lambda **call: create(model=model or "script", stream=True, **call)
 
 
