@@ -27,7 +27,7 @@ from guardrail.cli.common import (
     note,
     open_guard,
 )
-from guardrail.cli.render import before_and_after, printable, verdict
+from guardrail.cli.render import because, before_and_after, printable, verdict
 from guardrail.cli.rewrite import rewrite_json
 from guardrail.errors import Blocked
 from guardrail.types import Decision, Outcome, State
@@ -112,8 +112,7 @@ def _explain(decisions: Sequence[Decision]) -> None:
         shown = before_and_after(decision) if decision.rewrite else verdict(decision)
         console.print(Padding(shown, (0, 0, 0, 7)))
         for reason in decision.reasons:
-            because = f"{reason.rule} {reason.risk:.2f}: {reason.description}"
-            console.print(Padding(Text(printable(because), style="dim"), (0, 0, 0, 9)))
+            console.print(Padding(because(reason), (0, 0, 0, 9)))
 
 
 def _turn_json(words: str, reply: str, outcome: Outcome | None) -> dict[str, Any]:

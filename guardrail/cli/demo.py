@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from guardrail.cli.common import ExitCode, JsonOption, console, emit_json, handled, note
-from guardrail.cli.render import before_and_after, printable, verdict
+from guardrail.cli.render import because, before_and_after, printable, verdict
 from guardrail.cli.story import Scene, Story, open_story
 from guardrail.errors import ModerationError
 from guardrail.types import Stage
@@ -78,8 +78,7 @@ def _show(number: int, scene: Scene) -> None:
         shown = before_and_after(decision) if decision.rewrite else verdict(decision)
         console.print(Padding(shown, (0, 0, 0, 9)))
         for reason in decision.reasons[:1]:
-            because = f"{reason.rule} {reason.risk:.2f}, {reason.action} from {reason.threshold:.2f}"
-            console.print(Padding(Text(f"because of {because}: {reason.description}", style="dim"), (0, 0, 0, 11)))
+            console.print(Padding(because(reason), (0, 0, 0, 11)))
 
 
 def _title(number: int, title: str) -> None:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from guardrail.types import Action, Decision, Reason, Span, State
 
-__all__ = ["bar", "before_and_after", "decision_view", "printable", "quoted", "risks_table", "verdict"]
+__all__ = ["bar", "because", "before_and_after", "decision_view", "printable", "quoted", "risks_table", "verdict"]
 
 _COLOUR = {
     Action.ALLOW: "green",
@@ -141,6 +141,13 @@ def decision_view(decision: Decision) -> Group:
     return Group(*parts)
 
 
+def because(reason: Reason) -> Text:
+    """One line: the rule that acted, its risk, and what it is for."""
+    what = f": {printable(reason.description)}" if reason.description else ""
+    asked = f"{reason.action} from {reason.threshold:.2f}"
+    return Text(f"because of {printable(reason.rule)} ({reason.risk:.2f}, {asked}){what}", style="dim")
+
+
 def before_and_after(decision: Decision) -> Group:
     """A draft and what is delivered in its place, with the risk of both and the candidates that were weighed."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
@@ -157,13 +164,11 @@ def before_and_after(decision: Decision) -> Group:
             "after", bar(rewrite.risk_after, "green"), f"{rewrite.risk_after:.2f}", quoted(decision.delivered)
         )
         passed = sum(candidate.passes for candidate in rewrite.candidates)
-        parts.append(
-            Text(
-                f"  by {rewrite.method}: {passed} of {len(rewrite.candidates)} candidates passed the whole policy; "
-                f"similarity to the draft {rewrite.similarity:.2f}",
-                style="dim",
-            )
+        line = (
+            f"by {rewrite.method}: {passed} of {len(rewrite.candidates)} candidates passed the whole policy; "
+            f"similarity to the draft {rewrite.similarity:.2f}"
         )
+        parts.append(Padding(Text(line, style="dim"), (0, 2)))
     elif decision.altered:
         table.add_row("shown", Text(""), "", quoted(decision.delivered, style=""))
     parts += [Padding(line, (0, 2)) for line in _notes(decision)]

@@ -140,7 +140,7 @@ class Story:
             reader,
             outcome.decisions,
             "no word of the flagged sentence is delivered, the other sentences are",
-            HELD not in reader and reader.endswith("Check the length first, then read.") and outcome.altered,
+            HELD not in reader and "Check the length first, then read." in reader and outcome.altered,
             {
                 "model_first_word_s": round(spoken[0], 3),
                 "model_last_word_s": round(spoken[-1], 3),
