@@ -18,9 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import structlog
-
 from guardrail.errors import AuditUnavailable
+from guardrail.log import Logger
 from guardrail.policy.loader import Policy, PolicySource
 from guardrail.registry import resolve
 from guardrail.settings import Settings, load_settings
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from guardrail.repair import Repair
     from guardrail.rewrite.base import Rewriter
 
-log = structlog.get_logger(__name__)
+log = Logger(__name__)
 
 
 class Guardrail:

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import structlog
 
 from guardrail.errors import GuardrailError
 from guardrail.judge import Judge, Verdict, trim
+from guardrail.log import Logger
 from guardrail.rewrite.base import Rewriter, RewriteRequest
 from guardrail.rewrite.redact import MARK
 from guardrail.rewrite.select import rank
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from guardrail.dglm.guidance import Guide
     from guardrail.encoder import Encoder
 
-log = structlog.get_logger(__name__)
+log = Logger(__name__)
 
 CONTEXT_CHARS = 400
 ATTEMPTS = 4  # whole-draft combinations tried per rewriter

@@ -11,12 +11,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import structlog
 from pydantic import ValidationError
 
 from guardrail.errors import PolicyError
+from guardrail.log import Logger
 from guardrail.policy.checks import check
 from guardrail.policy.resolve import Resolved, find_policy, list_policies, resolve, shipped_policies
 from guardrail.policy.revision import canonical_json, content_hash, revision_of
@@ -196,7 +195,7 @@ class PolicySource:
         self._looked = self._clock()
         if self.last_error is None and all(_stamp(path) == stamp for path, stamp in self._stamps.items()):
             return
-        log: Any = structlog.get_logger("guardrail.policy")
+        log = Logger("guardrail.policy")
         try:
             new = self._load()
         except PolicyError as error:

@@ -60,7 +60,7 @@ def test_a_decision_says_what_was_found_and_why() -> None:
     printed = shown(decision_view(decision(failures={"judge": "timed out"}, note="rewritten once")))
     parts = (
         *(
-            "REWRITTEN",
+            " REWRITE ",
             "0.91",
             "harassment",
             "rewrite (from 0.60)",

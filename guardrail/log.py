@@ -1,0 +1,40 @@
+"""Logging of a library: structlog where the application has configured it, the standard library's logging where not.
+
+structlog by itself prints every event to stdout, which is the application's. Through `logging`, events below a warning
+are dropped and the others go to stderr, unless the application says otherwise.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+__all__ = ["Logger"]
+
+
+def _message(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
+    words = str(event.pop("event", ""))
+    return " ".join([words, *(f"{key}={value!r}" for key, value in event.items())])
+
+
+class Logger:
+    """Logs events with key-value pairs: `log.warning("what happened", key=value)`.
+
+    Args:
+        name: of the module that logs.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, method: str) -> Any:
+        """`debug`, `info`, `warning`, `error`, ...: decided at each call, since applications configure logging late."""
+        if structlog.is_configured():
+            return getattr(structlog.get_logger(self._name), method)
+        logger = structlog.wrap_logger(
+            logging.getLogger(self._name), wrapper_class=structlog.stdlib.BoundLogger, processors=[_message]
+        )
+        return getattr(logger, method)
