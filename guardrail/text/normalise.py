@@ -51,8 +51,9 @@ _FANCY = "".join(
     for char in ALL
     if not "\u0370" <= char <= "\u058f" and not "\u2c80" <= char <= "\u2cff" and char not in LATIN
 )  # scripts that nobody mixes with others in a word
+_ANY = rf"[A-Za-z0-9@$!*{FOREIGN}]"
 _SUSPECT = re2.compile(
-    rf"{_SPELLING}|[{_class(HIDDEN)}{MARKS}{STYLED}]|[A-Za-z][{FOREIGN}€£¢¥§]|[{FOREIGN}€£¢¥§][A-Za-z]"
+    rf"{_SPELLING}|(?:^|[^\pL\pN_']){_ANY}[^\pL\pN]{{1,3}}{_ANY}[^\pL\pN]{{1,3}}{_ANY}(?:$|[^\pL\pN])|[{_class(HIDDEN)}{MARKS}{STYLED}]|[A-Za-z][{FOREIGN}€£¢¥§]|[{FOREIGN}€£¢¥§][A-Za-z]"
     rf"|(?i:{'|'.join(letter * 3 for letter in _OTHER_LETTERS)})"
     rf"|[{_FANCY}][{FOREIGN}]|[{FOREIGN}][{_FANCY}]|[{''.join(LATIN)}]{{2}}"
 )

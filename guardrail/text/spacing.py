@@ -19,6 +19,7 @@ _ONE = rf"(?:[^\W_]|[{_SYMBOLS}!|*])"
 _GAP = rf"(?:[^\w{_SYMBOLS}!|*]|_){{1,3}}"
 _REGION = re.compile(rf"(?<![\w'’{_SYMBOLS}]){_ONE}(?:{_GAP}{_ONE}){{2,}}(?![^\W_]|['’][^\W_])")
 _MEMBER = re.compile(rf"({_ONE})({_GAP}|\Z)")
+_ALONE = frozenset("aAiIuU")
 _ASCII_LETTER = re.compile("[A-Za-z]")
 
 
@@ -87,28 +88,44 @@ def _groups(region: re.Match[str]) -> list[_Group]:
 
 
 def _joined(group: _Group, vocabulary: Vocabulary) -> Sequence[int] | None:
-    """The lengths of the words that the letters make, or None if they make none for certain."""
-    letters, size = group.letters, len(group.letters)
-    if _ASCII_LETTER.search(letters):
-        letters = "".join(EXACT.get(char, char) for char in letters)
-    if size < 3 or len(set(letters.lower())) < 2:
-        return None
-    reading = read(letters, vocabulary)
-    if reading is not None and reading.sensitive:
-        return [size]
-    if size < 4 or "\n" in group.separator:
-        return None
-    if "*" in letters:
-        return [size] if masked(letters, vocabulary) else None
-    if not letters.isascii() or not letters.isalpha() or (letters.isupper() and not group.separator.isspace()):
+    """The lengths of the words that the letters make, or None if they make none for certain.
+
+    A single "a", "i" or "u" at either end may be a word of its own ("a i d i o t").
+    """
+    letters = "".join(EXACT.get(char, char) for char in group.letters)
+    if not _ASCII_LETTER.search(group.letters) and not (letters.isascii() and letters.lower() in vocabulary.sensitive):
+        letters = group.letters
+    size = len(letters)
+    for skipped, dropped in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        apart = letters[:skipped] + letters[size - dropped :]
+        if size - len(apart) < 3 or not _ALONE.issuperset(apart):
+            continue
+        middle = _word(letters[skipped : size - dropped], group.separator, vocabulary)
+        if middle:
+            return (1,) * skipped + (size - len(apart),) + (1,) * dropped
+    plain = letters.isascii() and letters.isalpha() and "\n" not in group.separator
+    if size < 5 or not plain or (letters.isupper() and not group.separator.isspace()):
         return None
     return _words(letters.lower(), vocabulary)
 
 
+def _word(letters: str, separator: str, vocabulary: Vocabulary) -> bool:
+    """Whether the letters are the spelling of one word that is meant for certain."""
+    size = len(letters)
+    if len(set(letters.lower())) < 2 or 5 * sum(map(str.isalpha, letters)) < 2 * size:
+        return False
+    reading = read(letters, vocabulary)
+    if reading is not None and reading.sensitive:
+        return True
+    if size < 4 or "\n" in separator:
+        return False
+    if "*" in letters:
+        return masked(letters, vocabulary) is not None
+    return reading is not None and (separator.isspace() or not letters.isupper())
+
+
 def _words(letters: str, vocabulary: Vocabulary) -> Sequence[int] | None:
     """The lengths of the words that a run of letters falls into, if most of it does."""
-    if letters in vocabulary.common:
-        return [len(letters)]
     words = vocabulary.split(letters)
     known = [word for word, is_known in words if is_known]
     covered = sum(map(len, known))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -31,12 +31,17 @@ Piece = tuple[int, int, str]
 _MOST_READINGS = 64  # of one spelling
 _LONGEST = 40  # runs of equal characters in the longest spelling that is looked up
 _OFTEN = 3000  # rank below which a doubled last letter ("too", "off") is likelier than a single one
+_OFTEN_MASKED = 60  # rank up to which two letters and stars are enough ("sh**")
 _SHORT_MASKED = frozenset({"sex", "fag", "cum", "tit", "jew"})  # three letters that are read with one masked
 _INITIAL_ONLY: Mapping[str, str] = MappingProxyType({"f***": "fuck", "s***": "shit", "b****": "bitch", "c***": "cunt"})
 _NOT_DISGUISED = frozenset({"latex", "bibtex"})  # written in alternating case
 _VOWELS = frozenset("aeiouyаеёиоуыэюяіїєαεηιουω")
 _ROMAN = re.compile(r"m{0,4}(?:cm|cd|d?c{0,4})(?:xc|xl|l?x{0,4})(?:ix|iv|v?i{0,4})\Z")
 _ALTERNATING = re.compile(r"(?:[a-z][A-Z]){2,}[a-z]?\Z|(?:[A-Z][a-z]){2,}[A-Z]\Z|(?:[A-Z][a-z]){3,}\Z")
+_ORDINAL = re.compile(r"\d+(?:st|nd|rd|th)\Z", re.IGNORECASE)
+_INNER_SYMBOLS = frozenset("0123456789!@$")  # read within words of four letters; others from five on
+_NUMERONYM = re.compile(r"[A-Za-z]\d{1,2}[A-Za-z]\Z")  # i18n, l10n, a11y
+_CASED = re.compile(r"[^a-z]*\Z|[^A-Z]*\Z|[A-Z][^A-Z]*\Z")  # capitals, small letters, or one capital first
 _ALPHABETIC = re.compile("[A-Za-z\u00c0-\u024f\u0370-\u052f\u1e00-\u1fff]+\\Z")  # Latin, Greek, Cyrillic
 _MASK_RUN = re.compile(f"[{re.escape(MASKS)}]+")
 
@@ -100,10 +105,17 @@ def _units(token: str) -> list[_Unit] | None:
             return None
         if char == "v" and length == 1:
             letters = "vu"
-        counts = (length,) if length < 3 else (1, 2)
-        units.append((start, start + length, tuple(letter * count for letter in letters for count in counts)))
+        units.append((start, start + length, tuple(_options(letters, length))))
         start += length
     return units
+
+
+def _options(letters: str, length: int) -> Iterator[str]:
+    """What a run of equal characters may stand for: as many letters, or one or two for three and more."""
+    if length > 2:
+        yield from (letter * count for letter in letters for count in (1, 2))
+    if length < 3 or (len(letters) > 1 and length == 3):
+        yield from map("".join, itertools.product(letters, repeat=length))
 
 
 def _lower(char: str) -> str:
@@ -126,7 +138,7 @@ def leet(token: str, vocabulary: Vocabulary, *, code: bool) -> Reading | None:
     """Read a token that mixes letters and symbols; with `code`, as a sensitive word or not at all."""
     letters = sum(map(str.isalpha, token))
     symbols = [char for char in token if char in LEET]
-    if not letters or not symbols:
+    if not letters or not symbols or _ORDINAL.match(token):
         return None
     reading = read(token, vocabulary)
     if reading is None:
@@ -138,10 +150,23 @@ def leet(token: str, vocabulary: Vocabulary, *, code: bool) -> Reading | None:
             cased = token.islower() or not all(map(str.isdigit, symbols))
             return reading if size == 3 and cased and (one_symbol or len(symbols) < 2) else None
         return reading if letters > 1 and (size > 4 or one_symbol or len(symbols) <= letters) else None
-    inside = any(char in LEET for char in token[1:-1]) and (token[0].isalpha() or token[-1].isalpha())
-    odd = any(not char.isdigit() for char in symbols) or token.isupper()
-    likely = size >= (5 if odd else 4) and letters >= max(2, len(symbols))
-    return reading if inside and likely and not code else None
+    return reading if not code and _likely(token, size, letters, symbols) else None
+
+
+def _likely(token: str, size: int, letters: int, symbols: list[str]) -> bool:
+    """Whether a token that reads as a common word is likelier a disguise than a name, a unit or a code."""
+    if letters < 2 or _NUMERONYM.match(token) or not _CASED.match(token):
+        return False
+    if size < (5 if token.isupper() or not _INNER_SYMBOLS.issuperset(symbols) else 4):
+        return False
+    if len(symbols) > letters and (size < 5 or len(symbols) > letters + 2):
+        return False
+    inside = any(char in LEET for char in token[1:-1])
+    edges = (token[0] in LEET) + (token[-1] in LEET)
+    if edges == 0 or (edges == 1 and inside):
+        return True
+    marked = any(not char.isdigit() for char in (token[0], token[-1]) if char in LEET)
+    return size >= 6 if edges == 2 else marked and size >= 5
 
 
 def stretched(token: str, vocabulary: Vocabulary, *, code: bool) -> tuple[Piece, ...] | None:
@@ -167,10 +192,12 @@ def stretched(token: str, vocabulary: Vocabulary, *, code: bool) -> tuple[Piece,
 
 
 def _genuine(token: str, runs: list[tuple[str, int]]) -> bool:
-    """Whether three equal letters may be the spelling: an acronym, or the joint of a compound ("Schifffahrt")."""
+    """Whether three equal letters may be meant: an acronym, a code, or the joint of a compound ("Schifffahrt")."""
+    if len(set(token.lower())) == 2 and token.isupper():
+        return True
     if max(length for _, length in runs) > 3:
         return False
-    if token.isupper() and len(token) <= 5:
+    if token.isupper():
         return True
     start = 0
     for _, length in runs:
@@ -198,29 +225,35 @@ def masked(token: str, vocabulary: Vocabulary) -> tuple[Piece, ...] | None:
     if len(token) > _LONGEST or any(len(mask.group()) > 6 for mask in masks):
         return None
     parts = _MASK_RUN.split(token)
-    if any(part.isdigit() for part in parts):
+    spelt = len(parts) > 3 and all(len(part) == 1 for part in parts)  # letter by letter
+    if any(part.isdigit() for part in parts) and not spelt:
         return None
     if not any("*" in mask.group() for mask in masks) and all(vocabulary.knows(part.lower()) for part in parts):
         return None
-    inserted = _without(token, vocabulary) if hidden <= 3 or len(masks) > 2 else None
+    common = spelt and (set(token) & set(MASKS) == {"*"} or not token.isupper())
+    inserted = _without(token, vocabulary, common) if hidden <= 3 or len(masks) > 2 else None
     if inserted is not None:
         return inserted
     visible = len(token) - hidden
     stars = token.count("*") == hidden
     whole = token[-1] not in MASKS
-    readable = (whole or hidden > 1) if stars else (visible > 2 and whole and hidden == 1)
+    if stars and not whole:
+        stem = token.rstrip("*").lower()
+        readable = hidden > 1 or (visible > 2 and not vocabulary.knows(stem))
+    else:
+        readable = stars or (visible > 2 and whole and hidden == 1)
     if visible < 2 or not readable:
         return None
     return _filled(token, vocabulary, stars)
 
 
-def _without(token: str, vocabulary: Vocabulary) -> tuple[Piece, ...] | None:
-    """The reading with all masks dropped."""
+def _without(token: str, vocabulary: Vocabulary, common: bool) -> tuple[Piece, ...] | None:
+    """The reading with all masks dropped, as a sensitive word or, if `common`, any word."""
     if token[-1] in MASKS:
         return None
     places = [at for at, char in enumerate(token) if char not in MASKS]
     reading = read("".join(token[at] for at in places), vocabulary)
-    if reading is None or not reading.sensitive or len(reading.word) < 4:
+    if reading is None or not (reading.sensitive or common) or len(reading.word) < 4:
         return None
     bounds = [*places, len(token)]
     pieces = [(0, places[0], "")] if places[0] else []
@@ -234,7 +267,8 @@ def _filled(token: str, vocabulary: Vocabulary, stars: bool) -> tuple[Piece, ...
     for first in _letters(token[0].lower()):
         for final in _letters(last) or ("",):
             for word in vocabulary.shaped(first, final, len(token)):
-                if (len(word) > 3 or word in _SHORT_MASKED) and re.fullmatch(pattern, word):
+                often = final or len(token) - token.count("*") > 2 or vocabulary.sensitive[word] < _OFTEN_MASKED
+                if often and (len(word) > 3 or word in _SHORT_MASKED) and re.fullmatch(pattern, word):
                     upper = token.isupper() and sum(map(str.isalpha, token)) > 1
                     return tuple(
                         (at, at + 1, token[at] if token[at].lower() == char else char.upper() if upper else char)

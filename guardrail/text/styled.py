@@ -21,16 +21,19 @@ _FULLWIDTH = "\uff01-\uff5e"
 _SYMBOLS = "\u2170-\u217f\u2160-\u216f\u249c-\u24e9\ufb00-\ufb06\U0001d400-\U0001d7ff\U0001f110-\U0001f189"
 _REGIONAL = "\U0001f1e6-\U0001f1ff"
 
-STYLED = f"{_LETTERLIKE}{_FULLWIDTH}\u3000{_SYMBOLS}{_REGIONAL}"
+STYLED = f"{_LETTERLIKE}{_FULLWIDTH}\u3000{_SYMBOLS}{_REGIONAL}💲\u20e3"
 """Every character that `styled` looks at, as the inside of a regular expression's class."""
 
-_WORD = re.compile(f"(?:[{_LETTERLIKE}{_FULLWIDTH}{_SYMBOLS}]\ufe0f?|[A-Za-z0-9])+")
-_ANY = re.compile(f"[{_LETTERLIKE}{_FULLWIDTH}{_SYMBOLS}]")
+_PICTURES = {"💲": "$", "\u20e3": "", "\ufe0f": ""}  # inside words only
+_INSIDE = f"(?<=[A-Za-z\ufe0f])(?:💲\ufe0f?|[0-9]\ufe0f?\u20e3)(?=[A-Za-z{_SYMBOLS}])"
+_WORD = re.compile(f"(?:[{_LETTERLIKE}{_FULLWIDTH}{_SYMBOLS}]\ufe0f?|{_INSIDE}|💲(?=[A-Za-z])|[A-Za-z0-9])+")
+_ANY = re.compile(f"[{_LETTERLIKE}{_FULLWIDTH}{_SYMBOLS}💲\u20e3]")
 _RAISED = re.compile(f"[{_RAISED_CLASS}]")
 _NOTATION = re.compile("[\u2100-\u214e\u2160-\u217f]")  # set letters, Roman numerals: alone they are what they are
 _WIDE_RUN = re.compile("[\uff01-\uff5e](?:[\uff01-\uff5e\u3000 ]*[\uff01-\uff5e])?")
 _CJK = re.compile("[\u3001-\u30ff\u3130-\u318f\u3400-\u9fff\uac00-\ud7af\uff61-\uff9f]")
 _FLAGS = re.compile(f"[{_REGIONAL}]+")
+_EMOJI = re.compile("[\U0001f130-\U0001f189\u24c2]")
 _LATIN = re.compile("[A-Za-z]")
 _WORDLIKE = 3  # lower-case letters that make a full-width run a word even among Chinese or Japanese
 _NEGATIVE = {0x1F150: 26, 0x1F170: 26}  # negative circled and squared capitals have no decomposition
@@ -79,8 +82,11 @@ def _words(text: str) -> Iterator[Edit]:
 
 
 def _mapped(word: re.Match[str]) -> Iterator[Edit]:
+    small = re.search("[a-z]", word.group()) is not None
     for at, char in enumerate(word.group(), word.start()):
         plain = _plain(char)
+        if small and at > word.start() and not char.isascii() and _EMOJI.match(char):
+            plain = plain.lower()  # "m🅰ggot"
         if plain != char:
             yield at, at + 1, plain, [at] * len(plain)
 
@@ -122,8 +128,8 @@ def _plain(char: str) -> str:
     """The ASCII letters or digits that a styled character stands for; itself where it stands for none."""
     if char.isascii():
         return char
-    if char == "\ufe0f":
-        return ""
+    if char in _PICTURES:
+        return _PICTURES[char]
     for first, count in _NEGATIVE.items():
         if first <= ord(char) < first + count:
             return chr(65 + ord(char) - first)

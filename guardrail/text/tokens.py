@@ -20,7 +20,7 @@ _TOKEN = re.compile(rf"(?<![\w{_SYMBOLS}*])(?:[^\W_]|[{_SYMBOLS}])+(?:[{_MASK}]{
 _PART = re.compile(rf"(?:[^\W_]|[{_SYMBOLS}])+")
 _INNER = re.escape("".join(symbol for symbol in LEET if symbol not in "!|+"))  # not punctuation after a word
 _SUSPECT = re.compile(
-    rf"[^\W\d_][{_INNER}]|[{_SYMBOLS}][^\W\d_]|[{_MASK}]|([^\W\d_])\1\1"
+    rf"[^\W\d_](?:[{_INNER}]|[!|+][^\W_])|[{_SYMBOLS}][^\W\d_]|[{_MASK}]|([^\W\d_])\1\1"
     r"|[bcdfgkmnpst]v[bcdfgkmnpst]|(?-i:[a-z][A-Z][a-z][A-Z]|[A-Z][a-z][A-Z][a-z][A-Z])",
     re.IGNORECASE,
 )
