@@ -29,6 +29,8 @@ __all__ = ["command"]
 
 COMMUNITY = "demo"
 FOLDER = "guardrail-demo"
+BURST = 0.03
+"""Seconds of silence that end a burst of a stream."""
 
 
 def _folder(wanted: Path | None) -> Path:
@@ -64,18 +66,22 @@ def _said(who: str, words: str, style: str = "") -> Table:
     return line
 
 
-def _show(number: int, scene: Scene) -> None:
+def _show(scene: Scene) -> None:
     console.print(_said("user", scene.user))
     if scene.model is None:
         console.print(_said("model", "(never asked)", "dim"))
     elif scene.model != scene.reader:
         console.print(_said("model", scene.model, "dim"))
-    if number != 4:  # the stream has been shown as it came
-        console.print(_said("reader", scene.reader, "green"))
+    console.print(_said("reader", scene.reader, "green"))
+    _show_decisions(scene)
+
+
+def _show_decisions(scene: Scene) -> None:
+    """What was decided; a question that no rule minds is not worth a line."""
     for decision in scene.decisions:
-        if decision.stage is Stage.INPUT and not decision.reasons:
+        if not decision.reasons and (decision.stage is Stage.INPUT or len(scene.decisions) > 2):
             continue
-        shown = before_and_after(decision) if decision.rewrite else verdict(decision)
+        shown = before_and_after(decision, candidates=4) if decision.rewrite else verdict(decision)
         console.print(Padding(shown, (0, 0, 0, 9)))
         for reason in decision.reasons[:1]:
             console.print(Padding(because(reason), (0, 0, 0, 11)))
@@ -86,8 +92,20 @@ def _title(number: int, title: str) -> None:
     console.print(Rule(Text(f"{number}  {title}", style="bold"), align="left", style="dim"))
 
 
-def _heard(at: float, words: str) -> None:
-    console.print(Text.assemble((f"reader   {at:5.2f} s  ", "dim"), (printable(words.strip()), "green")))
+class _Live:
+    """Prints what a reader of a stream gets, as it comes: one line for each burst, with its time."""
+
+    def __init__(self) -> None:
+        self._last: float | None = None
+
+    def __call__(self, at: float, words: str) -> None:
+        new_burst = self._last is None or at - self._last > BURST
+        if new_burst:
+            before = "" if self._last is None else "\n"
+            console.print(Text.assemble(before, (f"reader   {at:5.2f} s  ", "dim")), end="")
+            words = words.lstrip()
+        console.print(Text(printable(words), style="green"), end="", soft_wrap=True)
+        self._last = at
 
 
 def _show_stream_times(scene: Scene) -> None:
@@ -121,15 +139,21 @@ def _scenes(story: Story, as_json: bool) -> Iterator[Scene]:
         scene = play()
         if not as_json:
             _title(number, scene.title)
-            _show(number, scene)
+            _show(scene)
         yield scene
-    if not as_json:
-        _title(4, "A streamed reply is held, repaired and released")
-    scene = story.streamed((lambda _at, _words: None) if as_json else _heard)
-    if not as_json:
-        _show(4, scene)
-        _show_stream_times(scene)
-    yield scene
+    yield story.streamed(lambda _at, _words: None) if as_json else _stream(story)
+
+
+def _stream(story: Story) -> Scene:
+    """The fourth scene, shown while it happens."""
+    _title(4, "A streamed reply is held, repaired and released")
+    console.print(_said("user", story.question))
+    scene = story.streamed(_Live())
+    console.print()
+    console.print(_said("model", scene.model or "", "dim"))
+    _show_decisions(scene)
+    _show_stream_times(scene)
+    return scene
 
 
 def _record(guard: Guardrail, since: datetime) -> tuple[list[StoredDecision], dict[str, Any]]:

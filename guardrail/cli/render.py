@@ -14,9 +14,19 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from guardrail.types import Action, Decision, Reason, Span, State
+from guardrail.types import Action, Candidate, Decision, Reason, Span, State
 
-__all__ = ["bar", "because", "before_and_after", "decision_view", "printable", "quoted", "risks_table", "verdict"]
+__all__ = [
+    "bar",
+    "because",
+    "before_and_after",
+    "candidates_table",
+    "decision_view",
+    "printable",
+    "quoted",
+    "risks_table",
+    "verdict",
+]
 
 _COLOUR = {
     Action.ALLOW: "green",
@@ -148,8 +158,25 @@ def because(reason: Reason) -> Text:
     return Text(f"because of {printable(reason.rule)} ({reason.risk:.2f}, {asked}){what}", style="dim")
 
 
-def before_and_after(decision: Decision) -> Group:
-    """A draft and what is delivered in its place, with the risk of both and the candidates that were weighed."""
+def candidates_table(candidates: Sequence[Candidate], most: int) -> Table:
+    """Proposed rewrites, best first as far as they were ranked: whether they pass, risk, similarity, text."""
+    table = Table(box=None, show_header=True, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("passes", "risk", "similar", "by", "candidate"):
+        table.add_column(title, no_wrap=title != "candidate", overflow="fold")
+    for candidate in sorted(candidates, key=lambda one: (not one.passes, -(one.utility or 0.0)))[:most]:
+        passes = Text("yes", style="green") if candidate.passes else Text("no", style="red")
+        numbers = (f"{candidate.risk:.2f}", f"{candidate.similarity:.2f}")
+        table.add_row(passes, *numbers, candidate.method, quoted(candidate.text))
+    return table
+
+
+def before_and_after(decision: Decision, *, candidates: int = 0) -> Group:
+    """A draft and what is delivered in its place, with the risk of both.
+
+    Args:
+        decision: what became of a text.
+        candidates: how many of the candidates that were weighed to list.
+    """
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, style="dim")
     table.add_column(no_wrap=True)
@@ -169,6 +196,8 @@ def before_and_after(decision: Decision) -> Group:
             f"similarity to the draft {rewrite.similarity:.2f}"
         )
         parts.append(Padding(Text(line, style="dim"), (0, 2)))
+        if candidates and len(rewrite.candidates) > 1:
+            parts.append(Padding(candidates_table(rewrite.candidates, candidates), (0, 2)))
     elif decision.altered:
         table.add_row("shown", Text(""), "", quoted(decision.delivered, style=""))
     parts += [Padding(line, (0, 2)) for line in _notes(decision)]

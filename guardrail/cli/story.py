@@ -77,6 +77,11 @@ class Story:
     def __init__(self, client: Any, model: ScriptedModel) -> None:
         self._client, self._model = client, model
 
+    @property
+    def question(self) -> str:
+        """What the user asks in the streamed scene."""
+        return ASK_AGAIN
+
     def harmless(self) -> Scene:
         """A turn that no rule minds goes through untouched."""
         reader, outcome = self._ask(HARMLESS)
