@@ -118,13 +118,12 @@ class Repairer:
         verdicts = iter(self._judge.judge([replace(passage, text=text) for text in texts]))
         for stretch, own in zip(open_, proposals, strict=True):
             source = passage.text[slice(*stretch.span)]
-            similarities = self._similarities(source, [proposal.text for proposal in own])
+            similarities = self._similarities(source, [proposal.text for proposal in own], redacts)
             found = []
             for proposal, similarity in zip(own, similarities, strict=True):
                 judged = next(verdicts).judgement
-                passes = judged.action < Action.REDACT and (
-                    redacts or similarity >= self._document.rewrite.min_similarity
-                )
+                close = redacts or (similarity or 0.0) >= self._document.rewrite.min_similarity
+                passes = judged.action < Action.REDACT and close
                 found.append(
                     Candidate(
                         proposal.text,
@@ -199,9 +198,10 @@ class Repairer:
                     found.append(Guide(head[0], head[1], away=False, scale=scale))
         return tuple(found)
 
-    def _similarities(self, source: str, texts: Sequence[str]) -> list[float]:
-        if not texts:
-            return []
+    def _similarities(self, source: str, texts: Sequence[str], redacts: bool) -> Sequence[float | None]:
+        """Cosines to the source. Redaction by patterns alone does not load an encoder for them."""
+        if not texts or (redacts and not self._judge.bundle.heads):
+            return [None] * len(texts)
         x = self._encoder().encode([source, *texts])
         return [float(value) for value in np.clip(x[1:] @ x[0], -1.0, 1.0)]
 
@@ -224,7 +224,7 @@ class Repairer:
                     source=passage.text,
                     text=text,
                     method="+".join(methods),
-                    similarity=self._similarities(passage.text, [text])[0],
+                    similarity=self._similarities(passage.text, [text], methods == ["redact"])[0],
                     risk_before=risk_before,
                     risk_after=judged.risk,
                     candidates=tuple(candidate for stretch in stretches for candidate in stretch.tried),

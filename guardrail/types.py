@@ -150,7 +150,7 @@ class Candidate:
     method: str  # "dglm" | "prompted" | "redact"
     risk: float  # largest rule risk of the text
     passes: bool  # no rule asks for redact or more
-    similarity: float  # cosine of sentence embeddings, draft against candidate, in [-1, 1]
+    similarity: float | None  # cosine of sentence embeddings, draft against candidate; None where none was measured
     fluency: float | None = None  # mean log-probability per token under the rewriter's language model, nats
     utility: float | None = None  # what selection ranked by, see guardrail.rewrite.select
     scores: Mapping[str, float] = field(default_factory=lambda: _EMPTY)
@@ -159,12 +159,15 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """How a flagged draft was repaired. `edits` are (span in the draft, replacement) pairs."""
+    """How a flagged draft was repaired. `edits` are (span in the draft, replacement) pairs.
+
+    `similarity` is None where nothing but patterns judged and nothing but words were taken out: no encoder was loaded.
+    """
 
     source: str
     text: str
     method: str
-    similarity: float
+    similarity: float | None
     risk_before: float
     risk_after: float
     candidates: tuple[Candidate, ...] = ()

@@ -158,6 +158,10 @@ def because(reason: Reason) -> Text:
     return Text(f"because of {printable(reason.rule)} ({reason.risk:.2f}, {asked}){what}", style="dim")
 
 
+def _similarity(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.2f}"
+
+
 def candidates_table(candidates: Sequence[Candidate], most: int) -> Table:
     """Proposed rewrites, best first as far as they were ranked: whether they pass, risk, similarity, text."""
     table = Table(box=None, show_header=True, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
@@ -165,7 +169,7 @@ def candidates_table(candidates: Sequence[Candidate], most: int) -> Table:
         table.add_column(title, no_wrap=title != "candidate", overflow="fold")
     for candidate in sorted(candidates, key=lambda one: (not one.passes, -(one.utility or 0.0)))[:most]:
         passes = Text("yes", style="green") if candidate.passes else Text("no", style="red")
-        numbers = (f"{candidate.risk:.2f}", f"{candidate.similarity:.2f}")
+        numbers = (f"{candidate.risk:.2f}", _similarity(candidate.similarity))
         table.add_row(passes, *numbers, candidate.method, quoted(candidate.text))
     return table
 
@@ -193,7 +197,7 @@ def before_and_after(decision: Decision, *, candidates: int = 0) -> Group:
         passed = sum(candidate.passes for candidate in rewrite.candidates)
         line = (
             f"by {rewrite.method}: {passed} of {len(rewrite.candidates)} candidates passed the whole policy; "
-            f"similarity to the draft {rewrite.similarity:.2f}"
+            f"similarity to the draft {_similarity(rewrite.similarity)}"
         )
         parts.append(Padding(Text(line, style="dim"), (0, 2)))
         if candidates and len(rewrite.candidates) > 1:

@@ -26,7 +26,7 @@ def utility(candidate: Candidate, source: str, preference: Preference) -> float:
     longer = max(0.0, len(candidate.text) / max(1, len(source)) - 1.0)
     rewards = (
         preference.safety * (1.0 - candidate.risk)
-        + preference.fidelity * max(0.0, candidate.similarity)
+        + preference.fidelity * max(0.0, candidate.similarity or 0.0)
         + preference.brevity * max(0.0, 1.0 - longer)
     )
     fluency = math.exp(candidate.fluency) if candidate.fluency is not None else 0.5
