@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from guardrail.dglm.codec import Codec, Tokens
+from guardrail.dglm.codec import HIDDEN, Codec, Tokens
 from guardrail.dglm.corpus import Pair
 from guardrail.dglm.decoder import CONTEXT, DRAFT, Prefix
 
@@ -57,9 +57,8 @@ def _prefix_row(prefix: PrefixTokens) -> list[tuple[int, int, int, int, int]]:
         ]
         row.append((END, 0, CONTEXT, len(prefix.context) + 1, 1))
     if prefix.draft:
-        row += [
-            (i, f, DRAFT, p + 1, 2) for p, (i, f) in enumerate(zip(prefix.draft.ids, prefix.draft.forms, strict=True))
-        ]
+        draft = zip(prefix.draft.ids, prefix.draft.forms, prefix.draft.surfaces, strict=True)
+        row += [(i, f, DRAFT, p + 1, 1 if s == HIDDEN else 2) for p, (i, f, s) in enumerate(draft)]
         row.append((END, 0, DRAFT, len(prefix.draft) + 1, 1))
     return row
 
@@ -76,6 +75,11 @@ class TargetBatch:
     next_ids: Tensor
     next_forms: Tensor
     weight: Tensor
+
+    def to(self, device: torch.device) -> TargetBatch:
+        """Return the batch on a device."""
+        moved = (tensor.to(device) for tensor in (self.ids, self.forms, self.next_ids, self.next_forms, self.weight))
+        return TargetBatch(*moved)
 
 
 def collate_target(targets: Sequence[Tokens]) -> TargetBatch:

@@ -43,8 +43,8 @@ def locate(name: str) -> Path:
             return folder
     shipped = sorted(path.name for path in SHIPPED.iterdir() if path.is_dir()) if SHIPPED.is_dir() else []
     raise CheckpointError(
-        f"there is no DGLM checkpoint {name!r}: expected one of {', '.join(shipped) or 'none shipped'}, or a directory with "
-        f"decoder.safetensors and latents.safetensors.{did_you_mean(name, shipped)}"
+        f"there is no DGLM checkpoint {name!r}: expected one of {', '.join(shipped) or 'none shipped'}, or a directory "
+        f"with decoder.safetensors and latents.safetensors.{did_you_mean(name, shipped)}"
     )
 
 

@@ -22,6 +22,8 @@ from guardrail.errors import CheckpointError
 FORMS = 6
 LOWER, TITLE, UPPER = 0, 1, 2
 UNKNOWN = "[UNK]"
+HIDDEN = "\ue000"
+"""A private-use character that stands for a hidden word in a draft; it becomes the encoder's [MASK]."""
 
 # A chunk is a run of upper-case letters, a (capitalised) lower-case run, other letters, digits, or one symbol.
 _CHUNK = regex.compile(
@@ -65,6 +67,11 @@ class Codec:
         """Id of the piece that stands for anything outside the vocabulary."""
         return int(self._tokenizer.token_to_id(UNKNOWN))
 
+    @cached_property
+    def hidden_id(self) -> int:
+        """Id of the piece that stands for a hidden word."""
+        return int(self._tokenizer.token_to_id("[MASK]"))
+
     def encode(self, text: str, limit: int | None = None) -> Tokens:
         """Return the tokens of `text`, the first `limit` of them if given."""
         ids: list[int] = []
@@ -75,7 +82,12 @@ class Codec:
             if match.group().isspace():
                 continue
             space = _SPACE.fullmatch(text, position, match.start()) is not None
-            self._encode_chunk(match.group(), space, ids, forms, surfaces)
+            if match.group() == HIDDEN:
+                ids.append(self.hidden_id)
+                forms.append(3 * space)
+                surfaces.append(HIDDEN)
+            else:
+                self._encode_chunk(match.group(), space, ids, forms, surfaces)
             position = match.end()
             if limit is not None and len(ids) >= limit:
                 break

@@ -1,14 +1,17 @@
 """Spoil clean sentences, so that the decoder learns to follow the embedding and to copy what is harmless.
 
 Denoising with a draft in view (trial B of the design notes; compare BART's noising, Lewis et al. 2020, section 2.2):
-words are dropped, replaced or swapped, harmful phrases and outbursts inserted; the target stays the clean sentence.
+words are dropped, hidden or replaced, harmful phrases and outbursts inserted; the target stays the clean sentence.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from guardrail.dglm.codec import HIDDEN
 from guardrail.dglm.corpus import Corpus, Pair
+
+_EDGES = ".,!?;:\"'()"
 
 
 class Spoiler:
@@ -35,7 +38,8 @@ class Spoiler:
             target, before = self._clean(rng)
             return Pair(target, target, before if rng.random() < 0.3 else "")
         pairs = self.corpus.pairs[pool]
-        return restyle(pairs[int(rng.integers(len(pairs)))], rng)
+        pair = restyle(pairs[int(rng.integers(len(pairs)))], rng)
+        return hide(pair, rng) if rng.random() < 0.45 else pair
 
     def _clean(self, rng: np.random.Generator) -> tuple[str, str]:
         return self.corpus.clean[int(rng.integers(len(self.corpus.clean)))]
@@ -61,10 +65,24 @@ class Spoiler:
         kept: list[str] = []
         for word in words:
             chance = rng.random()
-            if chance < 0.5 * rate:
+            if chance < 0.3 * rate:
                 continue
-            kept.append(other[int(rng.integers(len(other)))] if chance < rate else word)
+            if chance < 0.65 * rate:
+                kept.append(HIDDEN)
+            else:
+                kept.append(other[int(rng.integers(len(other)))] if chance < rate else word)
         return kept
+
+
+def hide(pair: Pair, rng: np.random.Generator) -> Pair:
+    """Hide words of the draft that its rewrite does not have, as the rewriter does with the words that weigh most."""
+    wanted = {word.strip(_EDGES).lower() for word in pair.target.split()}
+    share = rng.uniform(0.5, 1.0)
+    words = [
+        HIDDEN if word.strip(_EDGES).lower() not in wanted and rng.random() < share else word
+        for word in pair.source.split()
+    ]
+    return Pair(" ".join(words), pair.target, pair.before)
 
 
 def restyle(pair: Pair, rng: np.random.Generator) -> Pair:

@@ -63,6 +63,11 @@ class Prefix:
     copyable: Tensor
     soft: Tensor
 
+    def to(self, device: torch.device) -> Prefix:
+        """Return the prefix on a device."""
+        parts = (self.ids, self.forms, self.segments, self.positions, self.mask, self.copyable, self.soft)
+        return Prefix(*(part.to(device) for part in parts))
+
 
 Cache = list[tuple[Tensor, Tensor]]
 
@@ -83,7 +88,7 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor, past: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """x (B, T, width), mask (B, 1, T, S) bool, True where attention is allowed; returns output and (keys, values)."""
+        """x (B, T, width), mask (B, 1, T, S) bool, True where it may look; returns output and (keys, values)."""
         batch, length, width = x.shape
         q, k, v = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         if past is not None:

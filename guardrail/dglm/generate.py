@@ -73,9 +73,7 @@ def generate(
         cancelled: asked before every token; True stops the work, and rows are returned as they are.
     """
     device = decoder.word.weight.device
-    prefix = collate_prefix(prefixes, decoder.prompt(latent.to(device), signal.to(device)))
-    for name in ("ids", "forms", "segments", "positions", "mask", "copyable"):
-        setattr(prefix, name, getattr(prefix, name).to(device))
+    prefix = collate_prefix(prefixes, decoder.prompt(latent.to(device), signal.to(device))).to(device)
     states, cache, seen = decoder.encode_prefix(prefix)
     draft = states[:, prefix.soft.shape[1] :]
     rows = [_Row() for _ in prefixes]

@@ -10,16 +10,25 @@ from guardrail.dglm.batch import TargetBatch
 from guardrail.dglm.decoder import Decoder, Prefix, causal_mask
 
 
-def decoder_loss(
+def output_index(decoder: Decoder) -> Tensor:
+    """Return the place of every id in the softmax, -1 where it has none; (vocabulary,), int64."""
+    index = torch.full((decoder.config.vocabulary,), -1, device=decoder.output_ids.device)
+    index[decoder.output_ids] = torch.arange(len(decoder.output_ids), device=index.device)
+    return index
+
+
+def token_log_probabilities(
     decoder: Decoder, prefix: Prefix, target: TargetBatch, output_index: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (summed token loss, summed form loss, token count); the mean per token is what is minimised.
-
-    The token loss is -log of the mixture of writing and copying (See et al. 2017, equation 9). A token that can be
-    neither written nor copied does not count.
+    """Return what the decoder makes of given targets.
 
     Args:
         output_index: (vocabulary,) int64, the place of an id in the softmax, -1 where it has none.
+
+    Returns:
+        Log-probability of every next token under the mixture of writing and copying (See et al. 2017, equation 9), (B, T);
+        1.0 where that counts, (B, T), not for a token that can be neither written nor copied; and the logits of its
+        form, (B, T, FORMS).
     """
     states, cache, seen = decoder.encode_prefix(prefix)
     draft = states[:, prefix.soft.shape[1] :]
@@ -34,9 +43,15 @@ def decoder_loss(
     by_write = by_write.masked_fill(~writable, -1e9)
     matches = (target.next_ids[:, :, None] == prefix.ids[:, None, :]) & prefix.copyable[:, None, :]  # (B, T, P)
     by_copy = log_attention.masked_fill(~matches, -1e9).logsumexp(dim=-1) + log_gate[..., 1]
-    weight = target.weight * (writable | matches.any(dim=-1))
-    token_loss = -(torch.logaddexp(by_write, by_copy).clamp_min(-30.0) * weight).sum()
+    counts = target.weight * (writable | matches.any(dim=-1))
+    log_probability = torch.logaddexp(by_write, by_copy).clamp_min(-30.0)
+    return log_probability, counts, decoder.form_logits(written, summary, target.next_ids)
 
-    forms = decoder.form_logits(written, summary, target.next_ids)
-    per_form = F.cross_entropy(forms.flatten(0, 1), target.next_forms.flatten(), reduction="none").view_as(weight)
-    return token_loss, (per_form * target.weight).sum(), weight.sum()
+
+def decoder_loss(
+    decoder: Decoder, prefix: Prefix, target: TargetBatch, output_index: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (summed token loss, summed form loss, token count); the mean per token is what is minimised."""
+    log_probability, counts, forms = token_log_probabilities(decoder, prefix, target, output_index)
+    per_form = F.cross_entropy(forms.flatten(0, 1), target.next_forms.flatten(), reduction="none").view_as(counts)
+    return -(log_probability * counts).sum(), (per_form * target.weight).sum(), counts.sum()

@@ -18,12 +18,13 @@ import numpy as np
 import torch
 
 from guardrail.dglm import checkpoint
-from guardrail.dglm.batch import PrefixTokens, tokenise_prefix
-from guardrail.dglm.codec import Codec, word_tokenizer
+from guardrail.dglm.batch import EMPTY, PrefixTokens, collate_prefix, collate_target, tokenise_prefix
+from guardrail.dglm.codec import HIDDEN, Codec, word_tokenizer
 from guardrail.dglm.denoiser import gaussian_denoiser
-from guardrail.dglm.generate import Decoding, Written, generate
+from guardrail.dglm.generate import Decoding, generate
 from guardrail.dglm.guidance import Guide, guided, project
 from guardrail.dglm.latents import Array
+from guardrail.dglm.loss import output_index, token_log_probabilities
 from guardrail.dglm.sampler import ddim
 from guardrail.dglm.schedule import CosineSchedule
 from guardrail.encoder import load_encoder
@@ -41,6 +42,15 @@ MARGINS = (1.0, 2.5, 4.0, 6.0)
 
 MAX_HIDDEN = 6
 """Words that are hidden from the decoder at most."""
+
+MAX_SCORED = 200
+"""Word pieces of a proposal that its fluency looks at."""
+
+MAX_RANKED = 60
+"""Longer stretches are not searched for weighty words."""
+
+CLEAR = -0.5
+"""Logit below which a text without its weighty words counts as passing."""
 
 EDIT_STEPS = 15
 _WORD = re.compile(r"\S+")
@@ -62,10 +72,24 @@ class SpanRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Proposed:
+    """A proposal and its fluency: mean log-probability per token, in nats."""
+
+    text: str
+    fluency: float
+
+
+@dataclass(frozen=True, slots=True)
 class _Plan:
-    """One candidate: what the decoder sees, how far its embedding moves, and the temperature (0 is greedy)."""
+    """One candidate.
+
+    Attributes:
+        draft: what the decoder sees, with hidden words as marks. base: the text whose embedding is moved.
+        margin: wanted logit on the allowed side. temperature: of sampling, 0 is greedy.
+    """
 
     draft: str
+    base: str
     margin: float
     temperature: float
 
@@ -76,8 +100,10 @@ class Pipeline:
     def __init__(self, encoder: Encoder, loaded: checkpoint.Checkpoint, codec: Codec) -> None:
         self.encoder, self.statistics, self.decoder = encoder, loaded.statistics, loaded.decoder
         self.sha256, self.codec = loaded.sha256, codec
+        self._device = self.decoder.word.weight.device
+        self._output_index = output_index(self.decoder)
 
-    def rewrite(self, request: SpanRequest) -> list[Written]:
+    def rewrite(self, request: SpanRequest) -> list[Proposed]:
         """Return distinct proposals, at most `request.candidates`, in the order in which they were planned.
 
         Raises:
@@ -87,9 +113,8 @@ class Pipeline:
             raise ConfigurationError(
                 "rewrite mode 'continue' needs a trained diffusion network; use 'project' or 'edit'"
             )
-        visible = _without(request.text, request.matches)
-        hidden = self._hide_words(visible, request.guides)
-        plans = _plans(visible, hidden, request)
+        words = self._weighty_words(request)
+        plans = _plans(request, words)
         embeddings = self._targets(plans, request)
         prefixes = [self._prefix(plan.draft, request.before) for plan in plans]
         longest = max(len(prefix.draft) for prefix in prefixes)
@@ -103,22 +128,37 @@ class Pipeline:
             torch.Generator().manual_seed(request.seed),
             request.cancelled,
         )
-        distinct: dict[str, Written] = {}
-        for row in written:
-            if row.text.strip() and row.ended:
-                distinct.setdefault(row.text.strip(), row)
-        return list(distinct.values())
+        found = dict.fromkeys(row.text.strip() for row in written if row.ended)
+        return [Proposed(text, fluency) for text, fluency in zip(found, self.fluency(list(found)), strict=True) if text]
+
+    @torch.inference_mode()
+    def fluency(self, texts: Sequence[str]) -> list[float]:
+        """Mean log-probability per token of each text given its own embedding, no draft in view, in nats.
+
+        The decoder as a plain language model: what was badly copied together scores low, whatever the draft was.
+        """
+        if not texts:
+            return []
+        latent = torch.from_numpy(self.statistics.normalise(self.encoder.encode(texts))).to(self._device)
+        signal = torch.full((len(texts),), SIGNAL, device=self._device)
+        prefix = collate_prefix([PrefixTokens(EMPTY)] * len(texts), self.decoder.prompt(latent, signal))
+        target = collate_target([self.codec.encode(text, MAX_SCORED) for text in texts])
+        log_probability, counts, _ = token_log_probabilities(
+            self.decoder, prefix.to(self._device), target.to(self._device), self._output_index
+        )
+        means = (log_probability * counts).sum(dim=1) / counts.sum(dim=1).clamp_min(1.0)
+        return [float(mean) for mean in means]
 
     def _prefix(self, draft: str, before: str) -> PrefixTokens:
         return tokenise_prefix(self.codec, draft, before)
 
     def _targets(self, plans: Sequence[_Plan], request: SpanRequest) -> Array:
         """The wanted embedding of every plan, (K, d)."""
-        drafts = list(dict.fromkeys(plan.draft for plan in plans))
-        own = dict(zip(drafts, self.encoder.encode(drafts), strict=True))
+        texts = list(dict.fromkeys(plan.base for plan in plans))
+        own = dict(zip(texts, self.encoder.encode(texts), strict=True))
         if request.mode == "edit":
-            return self._edited([own[plan.draft] for plan in plans], request)
-        return np.stack([project(own[plan.draft], request.guides, plan.margin, self.statistics) for plan in plans])
+            return self._edited([own[plan.base] for plan in plans], request)
+        return np.stack([project(own[plan.base], request.guides, plan.margin, self.statistics) for plan in plans])
 
     def _edited(self, embeddings: Sequence[Array], request: SpanRequest) -> Array:
         """SDEdit (Meng et al. 2022): noise the drafts' embeddings to `strength`, then denoise them under guidance."""
@@ -130,26 +170,26 @@ class Pipeline:
         start = (alpha * latent + sigma * noise).astype(np.float32)
         return self.statistics.denormalise(ddim(start, denoiser, schedule, EDIT_STEPS, request.strength))
 
-    def _hide_words(self, text: str, guides: Sequence[Guide]) -> str:
-        """Leave out the words that hold the text on the wrong side, worst first, until it would pass.
+    def _weighty_words(self, request: SpanRequest) -> list[Span]:
+        """The words that hold the text on the wrong side: the fewest, worst first, without which it would pass.
 
-        Leave-one-out over words (Li et al. 2016, "Understanding neural networks through representation erasure"):
-        one batch for the ranking, one for the choice.
+        Leave-one-out over words (Li et al. 2016, "Understanding neural networks through representation erasure"): one
+        batch for the ranking, one for the choice.
         """
-        words = [match.span() for match in _WORD.finditer(text)]
-        away = [guide for guide in guides if guide.away]
-        if not away or not 2 <= len(words) <= 60:
-            return text
-        base, *without = self._violation([text, *(_without(text, [word]) for word in words)], away)
+        text, matches = request.text, list(request.matches)
+        words = [match.span() for match in _WORD.finditer(text) if not _overlaps(match.span(), matches)]
+        away = [guide for guide in request.guides if guide.away]
+        if not away or not 2 <= len(words) <= MAX_RANKED:
+            return []
+        base, *without = self._violation([_cut(text, matches), *(_cut(text, [*matches, word]) for word in words)], away)
         gains = base - np.array(without)
-        order = [int(index) for index in np.argsort(-gains) if gains[index] > 0.0][:MAX_HIDDEN]
-        if not order:
-            return text
-        trials = [_without(text, [words[index] for index in order[: count + 1]]) for count in range(len(order))]
-        levels = self._violation(trials, away)
-        passing = next((trial for trial, level in zip(trials, levels, strict=True) if level < -MARGINS[0]), None)
-        chosen = passing if passing is not None else trials[int(np.argmin(levels))]
-        return chosen if chosen.strip(" .,!?;:") else text
+        order = [words[index] for index in np.argsort(-gains) if gains[index] > 0.0][: min(MAX_HIDDEN, len(words) - 1)]
+        trials = [order[: count + 1] for count in range(len(order))]
+        if not trials:
+            return []
+        levels = self._violation([_cut(text, [*matches, *trial]) for trial in trials], away)
+        passing = next((trial for trial, level in zip(trials, levels, strict=True) if level < CLEAR), None)
+        return passing if passing is not None else trials[int(np.argmin(levels))]
 
     def _violation(self, texts: Sequence[str], guides: Sequence[Guide]) -> Array:
         """The largest guide logit of each text (N,)."""
@@ -158,33 +198,50 @@ class Pipeline:
         return worst
 
 
-def _plans(visible: str, hidden: str, request: SpanRequest) -> list[_Plan]:
-    """Lay out the candidates: greedy ones first, over both drafts and rising margins, then samples."""
-    scale = request.strength / 0.5
-    near, middle, far, extreme = (margin * scale for margin in MARGINS)
+def _plans(request: SpanRequest, words: Sequence[Span]) -> list[_Plan]:
+    """Lay out the candidates: greedy ones first, over three drafts and rising margins, then samples."""
+    near, middle, far, extreme = (margin * request.strength / 0.5 for margin in MARGINS)
+    text, matches = request.text, list(request.matches)
+    cut = _cut(text, [*matches, *words])
+    shown = (_hidden(text, matches), _cut(text, matches))
+    hidden = (_hidden(text, [*matches, *words]), cut)
+    erased = (cut, cut)
     order = [
-        _Plan(visible, near, 0.0),
-        _Plan(hidden, near, 0.0),
-        _Plan(visible, far, 0.0),
-        _Plan(hidden, far, 0.0),
-        _Plan(visible, extreme, 0.0),
-        _Plan(hidden, middle, 0.7),
-        _Plan(visible, middle, 0.7),
-        _Plan(hidden, extreme, 0.0),
+        _Plan(*shown, near, 0.0),
+        _Plan(*hidden, near, 0.0),
+        _Plan(*hidden, far, 0.0),
+        _Plan(*shown, far, 0.0),
+        _Plan(*erased, near, 0.0),
+        _Plan(*hidden, middle, 0.7),
+        _Plan(*shown, extreme, 0.0),
+        _Plan(*hidden, near, 0.7),
     ]
-    drafts = (visible, hidden)
-    more = [
-        _Plan(drafts[index % 2], (near, middle, far, extreme)[index // 2 % 4], 0.8)
-        for index in range(request.candidates)
-    ]
-    return [*order, *more][: request.candidates]
+    margins = (near, middle, far, extreme)
+    drafts = (hidden, shown, erased)
+    more = range(len(order), request.candidates)
+    return [*order, *(_Plan(*drafts[i % 3], margins[i // 3 % 4], 0.8) for i in more)][: request.candidates]
 
 
-def _without(text: str, spans: Sequence[Span]) -> str:
-    """Return the text with the spans cut out and the white space closed up."""
+def _overlaps(span: Span, others: Sequence[Span]) -> bool:
+    return any(start < span[1] and end > span[0] for start, end in others)
+
+
+def _cut(text: str, spans: Sequence[Span]) -> str:
+    """Return the text without the spans, the white space closed up."""
+    return " ".join(_replaced(text, spans, "").split())
+
+
+def _hidden(text: str, spans: Sequence[Span]) -> str:
+    """Return the text with a mark in the place of every span; punctuation at the end of a word stays."""
+    return " ".join(_replaced(text, spans, HIDDEN).split())
+
+
+def _replaced(text: str, spans: Sequence[Span], mark: str) -> str:
     for start, end in sorted(spans, reverse=True):
-        text = text[:start] + text[end:]
-    return " ".join(text.split())
+        word = text[start:end]
+        tail = word[len(word.rstrip(".,!?;:")) :] if mark else ""
+        text = text[:start] + mark + tail + text[end:]
+    return text
 
 
 @lru_cache(maxsize=4)

@@ -27,7 +27,7 @@ from guardrail.dglm.codec import Codec, word_tokenizer
 from guardrail.dglm.corpus import Corpus, load_corpus
 from guardrail.dglm.corruption import Spoiler
 from guardrail.dglm.decoder import Decoder, DecoderConfig, warm_start
-from guardrail.dglm.loss import decoder_loss
+from guardrail.dglm.loss import decoder_loss, output_index
 from guardrail.dglm.prompt import noise_latent
 from guardrail.encoder import Encoder, load_encoder
 from guardrail.errors import ConfigurationError, GuardrailError
@@ -135,7 +135,7 @@ def learning_rate(step: int, steps: int, settings: Mapping[str, Any]) -> float:
 
 
 def train_step(
-    state: TrainingState, batches: list[Any], lr: float, settings: Mapping[str, Any], output_index: Tensor
+    state: TrainingState, batches: list[Any], lr: float, settings: Mapping[str, Any], index: Tensor
 ) -> dict[str, float]:
     """One optimiser step over prepared micro-batches (callables, so that only one graph is alive at a time)."""
     for group in state.optimiser.param_groups:
@@ -144,7 +144,7 @@ def train_step(
     token_total = form_total = count_total = 0.0
     for prepare_batch in batches:
         prefix, target = prepare_batch()
-        token_loss, form_loss, count = decoder_loss(state.decoder, prefix, target, output_index)
+        token_loss, form_loss, count = decoder_loss(state.decoder, prefix, target, index)
         loss = (token_loss + FORM_LOSS_WEIGHT * form_loss) / 1000.0  # rescaled by the true count below
         loss.backward()  # type: ignore[no-untyped-call]
         token_total += token_loss.item()
@@ -165,13 +165,13 @@ def train_step(
     return {"loss": token_total / count_total, "form_loss": form_total / count_total, "tokens": count_total}
 
 
-def validation_loss(decoder: Decoder, batches: list[Any], output_index: Tensor) -> dict[str, float]:
+def validation_loss(decoder: Decoder, batches: list[Any], index: Tensor) -> dict[str, float]:
     """Mean token loss over prepared micro-batches, in nats."""
     totals = np.zeros(3)
     with torch.no_grad():
         for prepare_batch in batches:
             prefix, target = prepare_batch()
-            parts = decoder_loss(decoder, prefix, target, output_index)
+            parts = decoder_loss(decoder, prefix, target, index)
             totals += [part.item() for part in parts]
     return {"validation_loss": totals[0] / totals[2], "validation_form_loss": totals[1] / totals[2]}
 
@@ -245,8 +245,7 @@ def train_decoder(recipe_path: Path, data: Path, out: Path, *, report: Report, s
         )
     output_ids = tuple(json.loads(ids_path.read_text(encoding="utf8")))
     decoder = new_decoder(recipe, encoder, output_ids)
-    output_index = torch.full((decoder.config.vocabulary,), -1)
-    output_index[decoder.output_ids] = torch.arange(len(output_ids))
+    index = output_index(decoder)
     settings = recipe["optimiser"]
     state = new_state(decoder, settings)
     load_state(state, out)
@@ -264,7 +263,7 @@ def train_decoder(recipe_path: Path, data: Path, out: Path, *, report: Report, s
             started, step = time.perf_counter(), state.step
             torch.manual_seed(int(recipe["seed"]) * 1_000_003 + step)
             lr = learning_rate(step, int(recipe["steps"]), settings)
-            row: dict[str, Any] = train_step(state, prepared(source(step), noise), lr, settings, output_index)
+            row: dict[str, Any] = train_step(state, prepared(source(step), noise), lr, settings, index)
             seconds = time.perf_counter() - started
             row |= {
                 "step": state.step,
@@ -276,7 +275,7 @@ def train_decoder(recipe_path: Path, data: Path, out: Path, *, report: Report, s
             if state.step % int(recipe["checkpoint_every"]) == 0 or state.step == steps:
                 save_state(state, out)
                 row |= validation_loss(
-                    decoder, prepared([b for i in range(3) for b in validate(10**6 + i)], 0.0), output_index
+                    decoder, prepared([b for i in range(3) for b in validate(10**6 + i)], 0.0), index
                 )
             log.write(json.dumps(row) + "\n")
             log.flush()

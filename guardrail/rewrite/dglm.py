@@ -59,7 +59,7 @@ class DGLMRewriter:
             )
             if request.cancelled():
                 raise RewriteFailure("the rewrite was cancelled or ran out of time")
-            found.append([Proposal(row.text, row.log_probability) for row in written])
+            found.append([Proposal(row.text, row.fluency) for row in written])
         return found
 
 

@@ -6,21 +6,21 @@ its inner product with their rewards. Fluency under the rewriter's own model bre
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 from guardrail.policy.schema import Preference
 from guardrail.types import Candidate
 
-FLUENCY_WEIGHT = 0.1
+FLUENCY_WEIGHT = 0.08
+"""Utility per nat of log-probability per token: proposals for one draft differ by a nat or two."""
 
 
 def utility(candidate: Candidate, source: str, preference: Preference) -> float:
     """Return the utility of a candidate.
 
-    Safety is 1 - risk; fidelity the cosine to the draft; brevity 1 minus by how much it is longer than the draft,
-    each in [0, 1]. Fluency is the geometric mean probability per token, weighted 0.1.
+    Safety is 1 - risk; fidelity the cosine to the draft; brevity 1 minus by how much it is longer than the draft, each
+    in [0, 1]. Fluency (mean log-probability per token, in nats) is added with a small weight.
     """
     total = preference.safety + preference.fidelity + preference.brevity or 1.0
     longer = max(0.0, len(candidate.text) / max(1, len(source)) - 1.0)
@@ -29,8 +29,7 @@ def utility(candidate: Candidate, source: str, preference: Preference) -> float:
         + preference.fidelity * max(0.0, candidate.similarity or 0.0)
         + preference.brevity * max(0.0, 1.0 - longer)
     )
-    fluency = math.exp(candidate.fluency) if candidate.fluency is not None else 0.5
-    return rewards / total + FLUENCY_WEIGHT * fluency
+    return rewards / total + FLUENCY_WEIGHT * (candidate.fluency or 0.0)
 
 
 def rank(candidates: Sequence[Candidate], source: str, preference: Preference) -> list[Candidate]:
