@@ -30,8 +30,20 @@ rules:
     thresholds: {redact: 0.5}
 """
 
-RUDE = ["You are an idiot.", "Shut up, moron.", "What a stupid clown you are.", "You worthless loser.", "Get lost, you fool."]
-KIND = ["You are very kind.", "Please sit down.", "What a lovely day it is.", "The train leaves at noon.", "Thanks for the help."]
+RUDE = [
+    "You are an idiot.",
+    "Shut up, moron.",
+    "What a stupid clown you are.",
+    "You worthless loser.",
+    "Get lost, you fool.",
+]
+KIND = [
+    "You are very kind.",
+    "Please sit down.",
+    "What a lovely day it is.",
+    "The train leaves at noon.",
+    "Thanks for the help.",
+]
 
 
 class Words:
@@ -100,7 +112,7 @@ def test_a_long_text_is_scanned_to_its_end(make_judge) -> None:
 
 def test_obfuscation_is_undone(make_judge) -> None:
     judge = make_judge()
-    assert judge_one(judge, "Y​ou are an i​d​iot.").action is Action.REWRITE
+    assert judge_one(judge, "Y\u200bou are an i\u200bd\u200biot.").action is Action.REWRITE
 
 
 def test_pattern_spans_and_stage(make_judge) -> None:

@@ -31,6 +31,7 @@ _CHUNK = regex.compile(
     regex.V1,
 )
 _SPACE = regex.compile(r"\s+")
+_SURROGATE = regex.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,8 @@ class Codec:
     def _piece_ids(self, chunk: str) -> tuple[int, ...]:
         known = self._memo.get(chunk)
         if known is None:
-            known = tuple(self._tokenizer.encode(chunk, add_special_tokens=False).ids) or (self.unknown_id,)
+            encodable = _SURROGATE.sub("\ufffd", chunk)  # tokenizers cannot write a lone surrogate as UTF-8
+            known = tuple(self._tokenizer.encode(encodable, add_special_tokens=False).ids) or (self.unknown_id,)
             if len(self._memo) < 100_000:
                 self._memo[chunk] = known
         return known

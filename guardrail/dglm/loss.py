@@ -26,7 +26,7 @@ def token_log_probabilities(
         output_index: (vocabulary,) int64, the place of an id in the softmax, -1 where it has none.
 
     Returns:
-        Log-probability of every next token under the mixture of writing and copying (See et al. 2017, equation 9), (B, T);
+        Log-probability (B, T) of every next token under the mixture of writing and copying (See et al. 2017, eq. 9);
         1.0 where that counts, (B, T), not for a token that can be neither written nor copied; and the logits of its
         form, (B, T, FORMS).
     """

@@ -43,6 +43,9 @@ MARGINS = (1.0, 2.5, 4.0, 6.0)
 MAX_HIDDEN = 6
 """Words that are hidden from the decoder at most."""
 
+MAX_DRAFT = 96
+"""Word pieces of the longest stretch that the decoder was trained to rewrite."""
+
 MAX_SCORED = 200
 """Word pieces of a proposal that its fluency looks at."""
 
@@ -106,6 +109,8 @@ class Pipeline:
     def rewrite(self, request: SpanRequest) -> list[Proposed]:
         """Return distinct proposals, at most `request.candidates`, in the order in which they were planned.
 
+        None for a stretch of more than `MAX_DRAFT` word pieces.
+
         Raises:
             ConfigurationError: the mode needs a network that the checkpoint does not have.
         """
@@ -113,6 +118,8 @@ class Pipeline:
             raise ConfigurationError(
                 "rewrite mode 'continue' needs a trained diffusion network; use 'project' or 'edit'"
             )
+        if len(self.codec.encode(request.text, MAX_DRAFT + 1)) > MAX_DRAFT:
+            return []  # a draft that the decoder sees only in part would lose its end
         words = self._weighty_words(request)
         plans = _plans(request, words)
         embeddings = self._targets(plans, request)
@@ -150,7 +157,7 @@ class Pipeline:
         return [float(mean) for mean in means]
 
     def _prefix(self, draft: str, before: str) -> PrefixTokens:
-        return tokenise_prefix(self.codec, draft, before)
+        return tokenise_prefix(self.codec, draft, before, MAX_DRAFT)
 
     def _targets(self, plans: Sequence[_Plan], request: SpanRequest) -> Array:
         """The wanted embedding of every plan, (K, d)."""

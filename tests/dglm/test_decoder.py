@@ -17,7 +17,9 @@ from guardrail.encoder import embedded_directory
 from guardrail.errors import CheckpointError
 
 CODEC = Codec(word_tokenizer(embedded_directory()))
-SMALL = DecoderConfig(latent_dim=8, width=24, layers=2, heads=4, feed_forward=48, output_ids=(101, 102, 1996, 2003, 4937))
+SMALL = DecoderConfig(
+    latent_dim=8, width=24, layers=2, heads=4, feed_forward=48, output_ids=(101, 102, 1996, 2003, 4937)
+)
 
 
 @pytest.fixture
@@ -27,7 +29,11 @@ def decoder() -> Decoder:
 
 
 def prefixes() -> list[PrefixTokens]:
-    return [tokenise_prefix(CODEC, "the cat is here", "Before."), tokenise_prefix(CODEC, "Zyxgloph ran", ""), PrefixTokens(EMPTY)]
+    return [
+        tokenise_prefix(CODEC, "the cat is here", "Before."),
+        tokenise_prefix(CODEC, "Zyxgloph ran", ""),
+        PrefixTokens(EMPTY),
+    ]
 
 
 def soft(decoder: Decoder, count: int = 3) -> torch.Tensor:
@@ -110,7 +116,9 @@ def test_generation_is_reproducible_bounded_and_cancellable(decoder: Decoder) ->
 
 
 def statistics(encoder_hash: str) -> LatentStatistics:
-    return LatentStatistics(np.zeros(8, np.float32), np.ones(8, np.float32), np.eye(8, dtype=np.float32), 99, encoder_hash)
+    return LatentStatistics(
+        np.zeros(8, np.float32), np.ones(8, np.float32), np.eye(8, dtype=np.float32), 99, encoder_hash
+    )
 
 
 def test_a_checkpoint_survives_a_file_and_refuses_another_encoder(decoder: Decoder, tmp_path) -> None:

@@ -33,14 +33,20 @@ def recipe(tmp_path: Path) -> tuple[Path, Path]:
         with gzip.open(data / "x" / name, "wt", encoding="utf8") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
 
-    pairs = [{"source": f"{s[:-1]}, you idiot .", "targets": [s], "split": "train" if i % 5 else "test"} for i, s in enumerate(SENTENCES)]
+    pairs = [
+        {"source": f"{s[:-1]}, you idiot .", "targets": [s], "split": "train" if i % 5 else "test"}
+        for i, s in enumerate(SENTENCES)
+    ]
     write("pairs.jsonl.gz", pairs)
-    write("spans.jsonl.gz", [{"text": "what a stupid idea", "spans": [[7, 13]], "labels": {"toxicity": 1}, "split": "train"}] * 9)
+    write(
+        "spans.jsonl.gz",
+        [{"text": "what a stupid idea", "spans": [[7, 13]], "labels": {"toxicity": 1}, "split": "train"}] * 9,
+    )
     write("plain.txt.gz", [])
     (data / "x" / "plain.txt.gz").write_bytes(gzip.compress("\n".join(SENTENCES).encode()))
     document = {
-        "name": "tiny", "seed": 3, "encoder": "all-MiniLM-L6-v2", "model": {"layers": 1, "prompt_layers": 1},
-        "output_vocabulary": 300, "steps": 4, "batch": 8, "micro_batch": 4, "noise_augmentation": 0.3, "checkpoint_every": 2,
+        "name": "tiny", "seed": 3, "checkpoint_every": 2, "encoder": "all-MiniLM-L6-v2", "model": {"layers": 1, "prompt_layers": 1},
+        "output_vocabulary": 300, "steps": 4, "batch": 8, "micro_batch": 4, "noise_augmentation": 0.3,
         "optimiser": {"lr": 1e-3, "warmup": 2, "weight_decay": 0.01, "clip": 1.0, "betas": [0.9, 0.98], "ema": 0.9},
         "mixture": {"paradetox": 0.5, "denoise": 0.4, "identity": 0.1}, "validation_mixture": {"paradetox": 1.0},
         "pairs": {"paradetox": {"file": "x/pairs.jsonl.gz"}, "repairs": {"file": "x/pairs.jsonl.gz"}},
@@ -61,7 +67,9 @@ def small_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "latent_texts", lambda *args: (texts(*args) * 8)[:900])
 
 
-def test_a_resumed_run_equals_an_unbroken_one(recipe: tuple[Path, Path], small_statistics: None, tmp_path: Path) -> None:
+def test_a_resumed_run_equals_an_unbroken_one(
+    recipe: tuple[Path, Path], small_statistics: None, tmp_path: Path
+) -> None:
     path, data = recipe
     rows: list[dict] = []
     for name in ("straight", "broken"):
@@ -81,10 +89,14 @@ def test_a_resumed_run_equals_an_unbroken_one(recipe: tuple[Path, Path], small_s
     assert checkpoint.load(tmp_path / "checkpoint", statistics.encoder_sha256, "cpu").decoder.config.layers == 1
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(recipe: tuple[Path, Path], small_statistics: None, tmp_path: Path, monkeypatch) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run(
+    recipe: tuple[Path, Path], small_statistics: None, tmp_path: Path, monkeypatch
+) -> None:
     path, data = recipe
     (tmp_path / "run").mkdir()
-    monkeypatch.setattr(training, "decoder_loss", lambda *args: tuple(torch.tensor(np.nan, requires_grad=True) for _ in range(3)))
+    monkeypatch.setattr(
+        training, "decoder_loss", lambda *args: tuple(torch.tensor(np.nan, requires_grad=True) for _ in range(3))
+    )
     with pytest.raises(training.TrainingDiverged, match="step 0"):
         training.train_decoder(path, data, tmp_path / "run", report=lambda row: None)
     assert not (tmp_path / "run" / "state.safetensors").exists()

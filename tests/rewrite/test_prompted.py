@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import pytest
 
@@ -16,8 +17,8 @@ from guardrail.settings import Settings
 
 
 class _Model(BaseHTTPRequestHandler):
-    answers: list[str] = []
-    bodies: list[dict] = []
+    answers: ClassVar[list[str]] = []
+    bodies: ClassVar[list[dict]] = []
     status = 200
 
     def do_POST(self) -> None:
@@ -27,7 +28,14 @@ class _Model(BaseHTTPRequestHandler):
         message = {"role": "assistant", "content": answer}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-        reply = {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
+        reply = {
+            "id": "1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": "m",
+            "choices": [choice],
+            "usage": usage,
+        }
         data = json.dumps(reply if self.status == 200 else {"error": {"message": "no"}}).encode()
         self.send_response(self.status)
         self.send_header("content-type", "application/json")
@@ -63,7 +71,11 @@ def test_it_is_skipped_where_no_model_is_configured() -> None:
 
 
 def test_the_sentence_travels_as_data_and_answers_are_proposals(model: type[_Model]) -> None:
-    model.answers = ['{"rewrite": "Please look again."}', 'Sure!\n{"rewrite": "Please look again."}', '{"rewrite": "Look again."}']
+    model.answers = [
+        '{"rewrite": "Please look again."}',
+        'Sure!\n{"rewrite": "Please look again."}',
+        '{"rewrite": "Look again."}',
+    ]
     proposals = PromptedRewriter("openai/some-model", timeout=10).propose([REQUEST])[0]
     assert [p.text for p in proposals] == ["Please look again.", "Look again."]
     told = json.loads(model.bodies[0]["messages"][1]["content"])

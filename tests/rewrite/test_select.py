@@ -11,7 +11,9 @@ from guardrail.types import Candidate
 SOURCE = "You are a fool and the printer is out of paper."
 
 
-def candidate(text: str, risk: float, similarity: float, passes: bool = True, fluency: float | None = None) -> Candidate:
+def candidate(
+    text: str, risk: float, similarity: float, passes: bool = True, fluency: float | None = None
+) -> Candidate:
     return Candidate(text, "dglm", risk, passes, similarity, fluency)
 
 
@@ -25,9 +27,10 @@ def test_passing_candidates_come_first_whatever_their_utility() -> None:
 
 def test_the_preference_decides_between_safety_and_fidelity() -> None:
     safe, faithful = candidate("Hello.", 0.01, 0.3), candidate("The printer is out of paper.", 0.3, 0.9)
-    assert rank([faithful, safe], SOURCE, Preference(safety=1, fidelity=0, brevity=0))[0] == rank(
-        [safe], SOURCE, Preference(safety=1, fidelity=0, brevity=0)
-    )[0]
+    assert (
+        rank([faithful, safe], SOURCE, Preference(safety=1, fidelity=0, brevity=0))[0]
+        == rank([safe], SOURCE, Preference(safety=1, fidelity=0, brevity=0))[0]
+    )
     assert rank([safe, faithful], SOURCE, Preference(safety=0, fidelity=1, brevity=0))[0].text == faithful.text
 
 
@@ -39,7 +42,9 @@ def test_only_the_ratios_of_a_preference_matter() -> None:
 
 def test_longer_than_the_draft_costs_brevity_and_fluency_breaks_ties() -> None:
     preference = Preference(safety=0.0, fidelity=0.0, brevity=1.0)
-    assert utility(candidate("x" * 200, 0.0, 0.5), SOURCE, preference) < utility(candidate("x", 0.0, 0.5), SOURCE, preference)
+    assert utility(candidate("x" * 200, 0.0, 0.5), SOURCE, preference) < utility(
+        candidate("x", 0.0, 0.5), SOURCE, preference
+    )
     fluent, halting = candidate("a", 0.1, 0.8, fluency=-0.1), candidate("b", 0.1, 0.8, fluency=-3.0)
     assert rank([halting, fluent], SOURCE, Preference())[0].text == "a"
 
