@@ -45,7 +45,8 @@ def recipe(tmp_path: Path) -> tuple[Path, Path]:
     write("plain.txt.gz", [])
     (data / "x" / "plain.txt.gz").write_bytes(gzip.compress("\n".join(SENTENCES).encode()))
     document = {
-        "name": "tiny", "seed": 3, "checkpoint_every": 2, "encoder": "all-MiniLM-L6-v2", "model": {"layers": 1, "prompt_layers": 1},
+        "name": "tiny", "seed": 3, "checkpoint_every": 2,
+        "encoder": "all-MiniLM-L6-v2", "model": {"layers": 1, "prompt_layers": 1},
         "output_vocabulary": 300, "steps": 4, "batch": 8, "micro_batch": 4, "noise_augmentation": 0.3,
         "optimiser": {"lr": 1e-3, "warmup": 2, "weight_decay": 0.01, "clip": 1.0, "betas": [0.9, 0.98], "ema": 0.9},
         "mixture": {"paradetox": 0.5, "denoise": 0.4, "identity": 0.1}, "validation_mixture": {"paradetox": 1.0},
