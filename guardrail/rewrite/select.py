@@ -16,16 +16,20 @@ FLUENCY_WEIGHT = 0.08
 """Utility per nat of log-probability per token: proposals for one draft differ by a nat or two."""
 
 
+SAFE = 0.2
+"""A risk that is low enough: below it, another candidate is better for its meaning or its English, not for its risk."""
+
+
 def utility(candidate: Candidate, source: str, preference: Preference) -> float:
     """Return the utility of a candidate.
 
-    Safety is 1 - risk; fidelity the cosine to the draft; brevity 1 minus by how much it is longer than the draft, each
-    in [0, 1]. Fluency (mean log-probability per token, in nats) is added with a small weight.
+    Safety is 1 up to `SAFE` and falls to 0 at a risk of 1; fidelity is the cosine to the draft; brevity 1 minus by how
+    much it is longer than the draft, each in [0, 1]. Fluency (mean log-probability per token, in nats) is added with a small weight.
     """
     total = preference.safety + preference.fidelity + preference.brevity or 1.0
     longer = max(0.0, len(candidate.text) / max(1, len(source)) - 1.0)
     rewards = (
-        preference.safety * (1.0 - candidate.risk)
+        preference.safety * min(1.0, (1.0 - candidate.risk) / (1.0 - SAFE))
         + preference.fidelity * max(0.0, candidate.similarity or 0.0)
         + preference.brevity * max(0.0, 1.0 - longer)
     )

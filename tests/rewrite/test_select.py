@@ -26,7 +26,7 @@ def test_passing_candidates_come_first_whatever_their_utility() -> None:
 
 
 def test_the_preference_decides_between_safety_and_fidelity() -> None:
-    safe, faithful = candidate("Hello.", 0.01, 0.3), candidate("The printer is out of paper.", 0.3, 0.9)
+    safe, faithful = candidate("Hello.", 0.01, 0.3), candidate("The printer is out of paper.", 0.4, 0.9)
     assert (
         rank([faithful, safe], SOURCE, Preference(safety=1, fidelity=0, brevity=0))[0]
         == rank([safe], SOURCE, Preference(safety=1, fidelity=0, brevity=0))[0]
