@@ -13,7 +13,6 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import IO, Any, cast
 
 import numpy as np
@@ -37,6 +36,7 @@ class LabelledText:
         id: the row's own name, or `file:line`.
         context: earlier turns, oldest first.
         spans: where the positive labels come from, in code points; empty where the row does not say.
+        weight: how much it counts in training, relative to others of its source's size.
         meta: what else the row says of itself.
     """
 
@@ -47,7 +47,8 @@ class LabelledText:
     id: str = ""
     context: tuple[str, ...] = ()
     spans: tuple[Span, ...] = ()
-    meta: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    weight: float = 1.0
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_labelled(path: Path) -> list[LabelledText]:
@@ -119,6 +120,9 @@ def _row(record: Any, source: str, path: Path, number: int) -> LabelledText:
     context = record.get("context") or ()
     if not isinstance(context, list | tuple) or not all(isinstance(turn, str) for turn in context):
         raise DataError("expected a list of strings", key="context", **where)
+    weight = record.get("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0.0 < weight < math.inf:
+        raise DataError(f"expected a positive number, got {weight!r:.60}", key="weight", **where)
     meta = record.get("meta") or {}
     return LabelledText(
         text=text,
@@ -128,7 +132,8 @@ def _row(record: Any, source: str, path: Path, number: int) -> LabelledText:
         id=str(record.get("id", f"{path.name}:{number}")),
         context=tuple(context),
         spans=_spans(record.get("spans") or (), len(text), where),
-        meta=MappingProxyType(meta if isinstance(meta, dict) else {"meta": meta}),
+        weight=float(weight),
+        meta=meta if isinstance(meta, dict) else {"meta": meta},
     )
 
 
@@ -139,7 +144,7 @@ def _labels(labels: Any, where: Mapping[str, Any]) -> Mapping[str, float]:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not 0.0 <= value <= 1.0:
             raise DataError(f"expected a number in [0, 1], got {value!r:.60}", key=f"labels.{head}", **where)
-    return MappingProxyType({head: float(value) for head, value in labels.items()})
+    return {head: float(value) for head, value in labels.items()}
 
 
 def _spans(spans: Any, length: int, where: Mapping[str, Any]) -> tuple[Span, ...]:

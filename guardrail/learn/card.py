@@ -28,8 +28,7 @@ LIMITS = (
     "English. Other languages reach the encoder as word fragments: there the probability means little.",
     "One sentence or a few: irony, quotation, reclaimed words and context that stands elsewhere are often misread.",
     "A linear head sees only what the frozen encoder kept of a text: a first filter and a guide for rewriting.",
-    "Labels come from crowds and rules of different projects, who disagree about the same text; the figures on sources "
-    + "left out show what that costs on data of another origin.",
+    "Labels come from projects that disagree about the same text; see the figures on sources left out.",
 )
 
 
@@ -86,7 +85,7 @@ def _facts(trained: Trained, provenance: Provenance) -> str:
         ("Head sha256", f"`{head.sha256}`"),
         ("Training rows", f"{trained.rows[0]:,}, of them {trained.positives[0]:,} positive"),
         ("Calibration rows", f"{trained.rows[1]:,}, of them {trained.positives[1]:,} positive"),
-        ("Penalty", f"C {strength.C:g}, style {strength.style:g}, identity {strength.identity:g}"),
+        ("Penalty", f"C {strength.C:g}, on named groups {strength.identity:g}"),
         ("Seed", str(provenance.seed)),
         ("Command", f"`{provenance.command}`"),
     ]

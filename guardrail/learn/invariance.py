@@ -6,6 +6,8 @@ punishes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from guardrail.learn.embeddings import EmbeddingCache
@@ -41,9 +43,9 @@ TEMPLATES = (
 )  # fmt: skip
 
 
-def counterfactuals() -> list[list[str]]:
+def counterfactuals(templates: Sequence[str] = TEMPLATES) -> list[list[str]]:
     """One list for each template: its sentence for every group."""
-    return [[_fill(template, group) for group in GROUPS] for template in TEMPLATES]
+    return [[_fill(template, group) for group in GROUPS] for template in templates]
 
 
 def _fill(template: str, group: str) -> str:
@@ -52,10 +54,10 @@ def _fill(template: str, group: str) -> str:
     return text[0].upper() + text[1:] if template.startswith("{group}") else text
 
 
-def identity_scatter(cache: EmbeddingCache) -> Floats:
+def identity_scatter(cache: EmbeddingCache, templates: Sequence[str] = TEMPLATES) -> Floats:
     """(d, d) covariance of the sentences around their template's mean, scaled to trace d."""
-    sentences = counterfactuals()
+    sentences = counterfactuals(templates)
     x = cache.embed([text for group in sentences for text in group]).astype(np.float64)
-    x = x.reshape(len(TEMPLATES), len(GROUPS), -1)
+    x = x.reshape(len(templates), len(GROUPS), -1)
     apart = (x - x.mean(axis=1, keepdims=True)).reshape(-1, x.shape[-1])
     return normalised(apart.T @ apart)

@@ -68,11 +68,7 @@ class HeadTraining:
             "sha256": trained.head.sha256,
             "train": {"n": trained.rows[0], "positives": trained.positives[0]},
             "calibration": {"n": trained.rows[1], "positives": trained.positives[1]},
-            "strength": {
-                "C": trained.strength.C,
-                "style": trained.strength.style,
-                "identity": trained.strength.identity,
-            },
+            "strength": {"C": trained.strength.C, "identity": trained.strength.identity},
             **figures.as_json(),
         }
 

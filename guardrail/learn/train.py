@@ -1,6 +1,6 @@
 """From labelled texts to one calibrated head, and what can be honestly said of it.
 
-1. Choose the strength of the penalties on sources left out, or on the dev rows where there are too few sources.
+1. Choose the strength of the penalty on sources left out, or on the dev rows where there are too few sources.
 2. Fit on the training rows; where positive rows have several windows, ask the fit which window made them positive and
    fit again (expectation maximisation for multiple instances, Zhang & Goldman 2001).
 3. Calibrate on the dev rows by Platt scaling and fold it in.
@@ -18,11 +18,11 @@ from guardrail.errors import DataError
 from guardrail.evaluate.metrics import quick_auroc
 from guardrail.learn.calibrate import PRIOR, calibration_weights, fold, platt
 from guardrail.learn.dataset import Bools, Dataset, Floats
-from guardrail.learn.logistic import Linear, Strength, fit, style_scatter
+from guardrail.learn.logistic import Linear, Strength, fit
 from guardrail.learn.weighting import TEMPER, examples, responsibilities
 from guardrail.policy.bundle import LinearHead
 
-GRID = tuple(Strength(C, style, 30.0) for C in (0.3, 3.0) for style in (0.0, 10.0, 100.0))
+GRID = tuple(Strength(C) for C in (0.01, 0.1, 1.0))
 MIN_ROWS = 5
 MIN_LEFT_OUT = 20
 
@@ -104,9 +104,7 @@ def fit_head(data: Dataset, y: Floats, strength: Strength, identity: Floats | No
     several = bool(np.any(np.bincount(data.owner, minlength=len(y))[np.nan_to_num(y) >= 0.5] > 1))
     for _ in range(plan.rounds if several else 1):
         weighted = examples(data, y, plan.temper, share)
-        groups = data.sources[data.owner[weighted.index]]
-        style = style_scatter(data.x[weighted.index], groups, weighted.y) if strength.style else None
-        linear = fit(data.x, weighted, strength, style, identity)
+        linear = fit(data.x, weighted, strength, identity)
         share = responsibilities(data, linear.logits(data.x))
     return linear
 

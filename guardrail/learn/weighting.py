@@ -1,7 +1,8 @@
 """How much each row and window counts, so that no data set's style dominates a head.
 
-A source of n rows gets a total weight that grows as n^(1 - TEMPER) within each class, and both classes get the same
-total. Soft labels count as both: share y as positive, 1 - y as negative.
+A source of n rows gets a total weight that grows as n^(1 - TEMPER) within each class, times what its rows ask for
+(`weight` of a row), and both classes get the same total. Soft labels count as both: share y as positive, 1 - y as
+negative.
 """
 
 from __future__ import annotations
@@ -32,22 +33,26 @@ class Examples:
     weight: np.ndarray
 
 
-def row_weights(sources: np.ndarray, y: Floats, temper: float = TEMPER) -> tuple[Floats, Floats]:
+def row_weights(
+    sources: np.ndarray, y: Floats, temper: float = TEMPER, emphasis: Floats | None = None
+) -> tuple[Floats, Floats]:
     """Return (N,) positive and (N,) negative weights of N rows; each side sums to `TOTAL` / 2.
 
     Args:
         sources: (N,) names.
         y: (N,) labels in [0, 1], none unknown.
         temper: 0 counts rows as they are, 1 gives every source the same total.
+        emphasis: (N,) what the rows ask for, all 1 if None.
     """
-    return _side(sources, y, temper), _side(sources, 1.0 - y, temper)
+    ask = np.ones(len(y)) if emphasis is None else emphasis
+    return _side(sources, y, temper, ask), _side(sources, 1.0 - y, temper, ask)
 
 
-def _side(sources: np.ndarray, mass: Floats, temper: float) -> Floats:
+def _side(sources: np.ndarray, mass: Floats, temper: float, ask: Floats) -> Floats:
     names, number = np.unique(sources, return_inverse=True)
     totals = np.bincount(number, mass, minlength=len(names))
     factor = np.power(np.maximum(totals, 1.0), -temper)
-    weight = mass * factor[number]
+    weight = mass * factor[number] * ask
     total = weight.sum()
     return np.asarray(weight * (TOTAL / 2 / total)) if total else weight
 
@@ -67,7 +72,8 @@ def examples(data: Dataset, y: Floats, temper: float = TEMPER, responsibility: F
     known = ~np.isnan(y)
     label = np.where(known, y, 0.0)
     positive, negative = np.zeros(len(y)), np.zeros(len(y))
-    positive[known], negative[known] = row_weights(data.sources[known], y[known], temper)
+    emphasis = np.array([row.weight for row in data.rows])
+    positive[known], negative[known] = row_weights(data.sources[known], y[known], temper, emphasis[known])
     windows = np.bincount(data.owner, minlength=len(y))
     share = even_shares(data) if responsibility is None else responsibility
     # Each window of a clean text is evidence of its own, but windows of one text resemble each other.
