@@ -21,6 +21,7 @@ HIDDEN = (
 """Every character that `hidden` looks at, as the inside of a regular expression's class."""
 
 _HIDDEN = re.compile(f"[{HIDDEN}]+")
+_SAME = re.compile(f"[\ud800-\udfff]+|\u202e|([{HIDDEN}])\\1*")
 _OVERRIDE = re.compile("\u202e([^\u202a-\u202e\n\r\u2028\u2029]*)\u202c?")
 _FLAG = re.compile("\U0001f3f4[\U000e0020-\U000e007e]{3,6}\U000e007f")
 
@@ -63,14 +64,15 @@ def hidden(text: str) -> Iterator[Edit]:
     units |= {found.start(): _spelt_out(found) for found in _SMUGGLED.finditer(text) if found.start() not in kept}
     done = 0
     for run in _HIDDEN.finditer(text):
-        for at in range(run.start(), run.end()):
-            if at < done or at in kept:
+        for part in _SAME.finditer(text, max(done, run.start()), run.end()):
+            start, end = part.span()
+            if start < done or start in kept:
                 continue
-            if at in units:
-                done = units[at][1]
-                yield units[at]
-            elif (replacement := _replacement(text, at)) != text[at]:
-                yield at, at + 1, replacement, [at] * len(replacement)
+            if start in units:
+                done = units[start][1]
+                yield units[start]
+            elif (replacement := _replacement(text, start, end)) != part.group():
+                yield start, end, replacement, range(start, start + len(replacement))
 
 
 def _reversed(override: re.Match[str]) -> Edit:
@@ -92,16 +94,17 @@ def _spelt_out(found: re.Match[str]) -> Edit:
     return found.start(), found.end(), letters, [found.start()] * len(letters)
 
 
-def _replacement(text: str, at: int) -> str:
-    """What a hidden character becomes: itself, nothing, a space or U+FFFD."""
-    char = text[at]
-    before, after = text[max(0, at - 1) : at], text[at + 1 : at + 2]
+def _replacement(text: str, start: int, end: int) -> str:
+    """What a run of one hidden character becomes: nothing, one of it, spaces, or U+FFFD for each surrogate."""
+    char = text[start]
+    before, after = text[max(0, start - 1) : start], text[start + 1 : start + 2]
     if "\ud800" <= char <= "\udfff":
-        return "\ufffd"
+        return "\ufffd" * (end - start)
     if char == "\u2800":
-        between = before.isascii() and after.isascii() and (before + after).isalnum()
-        return " " if between else char
-    return char if _needed(char, before, after, text[max(0, at - 2) : at] + text[at + 1 : at + 3]) else ""
+        between = before.isascii() and text[end : end + 1].isascii() and (before + text[end : end + 1]).isalnum()
+        return " " if between else text[start:end]
+    beside = text[max(0, start - 2) : start] + text[start + 1 : start + 3]
+    return char if _needed(char, before, after, beside) else ""
 
 
 def _needed(char: str, before: str, after: str, beside: str) -> bool:

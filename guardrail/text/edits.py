@@ -21,7 +21,7 @@ class Normalised:
 
     Attributes:
         text: the normalised text, of n code points.
-        offsets: n + 1 indices into the original, ascending (several may be equal); the last is the original's length.
+        offsets: n + 1 indices into the original, ascending (several may be equal), from 0 to the original's length.
         changed: whether `text` differs from the original.
     """
 
@@ -68,5 +68,6 @@ def apply(source: Normalised, edits: Iterable[Edit]) -> Normalised:
         return source
     pieces.append(text[at:])
     kept += offsets[at:]
-    kept[0] = 0
+    if len(kept) > 1:
+        kept[0] = 0  # what was dropped before the first character counts as part of it
     return Normalised("".join(pieces), kept, True)

@@ -73,14 +73,13 @@ def _decided(token: str, reading: str | None, around: _Surroundings) -> str:
     return reading if disguised else token
 
 
-def _replaced(word: re.Match[str], reading: str) -> Iterator[Edit]:
-    for at, (old, new) in enumerate(zip(word.group(), reading, strict=True), word.start()):
-        if old != new:
-            yield at, at + 1, new, [at]
-
-
 def _several_scripts(token: str) -> bool:
     return len({unicodedata.name(char, "").partition(" ")[0] for char in token}) > 1
+
+
+def _replaced(word: re.Match[str], reading: str) -> Iterator[Edit]:
+    if word.group() != reading:
+        yield *word.span(), reading, range(*word.span())
 
 
 def _latin(word: re.Match[str], vocabulary: Vocabulary) -> str | None:

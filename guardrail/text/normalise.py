@@ -91,7 +91,8 @@ def fold(text: str, vocabulary: Vocabulary | None = None) -> Normalised:
     Letters spelt one by one are joined even where they make no known word. Args as for `normalise`.
     """
     source = unchanged(text) if _clean(text) else _normalise(text, vocabulary or load(), eager=True)
-    return _folded(source)
+    folded = _folded(source)
+    return Normalised(folded.text, folded.offsets, folded.text != text) if folded.changed else folded
 
 
 def _clean(text: str) -> bool:
@@ -145,12 +146,9 @@ def _folded(source: Normalised) -> Normalised:
         return source
     if all(len(plain) == 1 for plain in table.values()):
         return Normalised(text.translate(table), source.offsets, True)
-    edits = (
-        (at, at + 1, table[ord(char)], [at] * len(table[ord(char)]))
-        for at, char in enumerate(text)
-        if ord(char) in table
-    )
-    return apply(Normalised(text, source.offsets, True), edits)
+    folded = [table.get(ord(char), char) for char in text]
+    offsets = [offset for offset, plain in zip(source.offsets, folded, strict=False) for _ in plain]
+    return Normalised("".join(folded), [*offsets, source.offsets[-1]], True)
 
 
 @lru_cache(maxsize=4096)

@@ -126,6 +126,8 @@ def _word(letters: str, separator: str, vocabulary: Vocabulary) -> bool:
 
 def _words(letters: str, vocabulary: Vocabulary) -> Sequence[int] | None:
     """The lengths of the words that a run of letters falls into, if most of it does."""
+    if len(set(letters)) < 4:
+        return None
     words = vocabulary.split(letters)
     known = [word for word, is_known in words if is_known]
     covered = sum(map(len, known))

@@ -37,6 +37,7 @@ _EMOJI = re.compile("[\U0001f130-\U0001f189\u24c2]")
 _LATIN = re.compile("[A-Za-z]")
 _WORDLIKE = 3  # lower-case letters that make a full-width run a word even among Chinese or Japanese
 _NEGATIVE = {0x1F150: 26, 0x1F170: 26}  # negative circled and squared capitals have no decomposition
+_NARROW = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 0x20}
 _LIGATURES = range(0xFB00, 0xFB07)
 _ISO_3166 = frozenset(
     "AC AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV BW BY BZ "
@@ -73,22 +74,26 @@ def _words(text: str) -> Iterator[Edit]:
             continue
         if letters > 1:
             spelt = spelt or not all(ord(char) in _LIGATURES or char.isascii() for char in word.group())
-            yield from _mapped(word)
+            yield _mapped(word)
         elif letters and _NOTATION.match(word.group()) is None:
             singles.append(word)
     if spelt:  # "𝕒𝕟" was spelt so, hence "𝕒" was too
         for word in singles:
-            yield from _mapped(word)
+            yield _mapped(word)
 
 
-def _mapped(word: re.Match[str]) -> Iterator[Edit]:
-    small = re.search("[a-z]", word.group()) is not None
-    for at, char in enumerate(word.group(), word.start()):
+def _mapped(word: re.Match[str]) -> Edit:
+    token = word.group()
+    small = re.search("[a-z]", token) is not None
+    letters: list[str] = []
+    origins: list[int] = []
+    for at, char in enumerate(token):
         plain = _plain(char)
-        if small and at > word.start() and not char.isascii() and _EMOJI.match(char):
+        if small and at and _EMOJI.match(char):
             plain = plain.lower()  # "m🅰ggot"
-        if plain != char:
-            yield at, at + 1, plain, [at] * len(plain)
+        letters.append(plain)
+        origins += [word.start() + at] * len(plain)
+    return word.start(), word.end(), "".join(letters), origins
 
 
 def _wide(text: str) -> Iterator[Edit]:
@@ -102,16 +107,12 @@ def _wide(text: str) -> Iterator[Edit]:
             for piece in pieces:
                 lower = {char for char in piece.group() if "ａ" <= char <= "ｚ"}
                 if not foreign or (len(lower) > 1 and len(piece.group()) >= _WORDLIKE and piece.group()[1:].islower()):
-                    yield from _narrowed(piece.group(), shift + piece.start())
+                    yield _narrowed(piece.group(), shift + piece.start())
         at += len(line)
 
 
-def _narrowed(run: str, at: int) -> Iterator[Edit]:
-    for place, char in enumerate(run, at):
-        if char == "\u3000":
-            yield place, place + 1, " ", [place]
-        elif char != " ":
-            yield place, place + 1, chr(ord(char) - 0xFEE0), [place]
+def _narrowed(run: str, at: int) -> Edit:
+    return at, at + len(run), run.translate(_NARROW), range(at, at + len(run))
 
 
 def _flag_letters(text: str) -> Iterator[Edit]:

@@ -144,9 +144,11 @@ class _Quiet:
     def at(self, start: int, end: int) -> tuple[bool, bool]:
         """(within an address or file name, within code)."""
         text = self._text
-        before = _SPACE.split(text[max(0, start - _REACH) : start])[-1]
-        after = _SPACE.split(text[end : end + _REACH], maxsplit=1)[0]
-        chunk = before + text[start : min(end, start + _REACH)] + after
+        far = max(0, start - _REACH)
+        left = max(far, *(text.rfind(space, far, start) + 1 for space in " \n\t"))
+        reach = min(end, start + _REACH) + _REACH
+        right = _SPACE.search(text, min(end, reach), reach)
+        chunk = text[left : right.start() if right else reach]
         return _ADDRESS.search(chunk) is not None, _CODE.search(chunk) is not None or self._in_code(start)
 
     def _in_code(self, at: int) -> bool:

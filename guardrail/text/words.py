@@ -6,12 +6,13 @@ import math
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 
 __all__ = ["Vocabulary", "load", "plain"]
 
-_LONGEST = 20  # letters of the longest word that a run without spaces is split into
+_LONGEST = 24  # letters of the longest word that is looked for by its shape
+_UNCOUNTED = 3000  # rank, in a split, of sensitive words that are not common ones
 _SINGLES = frozenset("aiur")  # letters that are words by themselves ("u" and "r" in chats)
 
 
@@ -23,11 +24,10 @@ class Vocabulary:
         sensitive: word to rank, 0 for the most often disguised; lower case, without accents.
     """
 
-    __slots__ = ("_shapes", "common", "sensitive")
-
     def __init__(self, common: Mapping[str, int], sensitive: Mapping[str, int]) -> None:
         self.common = common
         self.sensitive = sensitive
+        self._splitter = self  # long lists of a policy's own words take no part in splits
         self._shapes: defaultdict[tuple[str, str, int], list[str]] = defaultdict(list)
         for word in sensitive:
             if len(word) <= _LONGEST:
@@ -40,7 +40,9 @@ class Vocabulary:
         for word in words:
             if len(word) > 1:
                 sensitive.setdefault(word, len(sensitive))
-        return Vocabulary(self.common, sensitive)
+        extended = Vocabulary(self.common, sensitive)
+        extended._splitter = self._splitter
+        return extended
 
     def knows(self, word: str) -> bool:
         """Whether it is a word at all. Lower case."""
@@ -56,19 +58,31 @@ class Vocabulary:
         Least cost over all splits, where a word of rank r costs log((r + 1) log N) (Zipf's law) and a letter outside
         any word costs as much as the rarest word. Linear in the length.
         """
-        scale = math.log(len(self.common) + len(self.sensitive) + 2)
-        unknown = math.log(len(self.common) * scale + 1)
-        costs = [0.0]
-        starts = [0]
-        for end in range(1, len(letters) + 1):
-            cost, begin = costs[end - 1] + unknown, -1  # -1: the letter belongs to no word
-            for start in range(max(0, end - _LONGEST), end):
-                rank = self._rank(letters[start:end])
-                if rank is not None and (total := costs[start] + math.log((rank + 1) * scale)) < cost:
-                    cost, begin = total, start
-            costs.append(cost)
-            starts.append(begin)
+        costs, beginnings = self._splitter._costs
+        unknown = max(costs.values())
+        size = len(letters)
+        best = [math.inf] * (size + 1)
+        best[0] = 0.0
+        starts = [-1] * (size + 1)  # -1: the letter before belongs to no word
+        for start in range(size):
+            here = best[start]
+            if here + unknown < best[start + 1]:
+                best[start + 1], starts[start + 1] = here + unknown, -1
+            for end in range(start + 1, size + 1):
+                word = letters[start:end]
+                if (cost := costs.get(word)) is not None and here + cost < best[end]:
+                    best[end], starts[end] = here + cost, start
+                if word not in beginnings:
+                    break
         return self._pieces(letters, starts)
+
+    @cached_property
+    def _costs(self) -> tuple[dict[str, float], frozenset[str]]:
+        """The cost of each word in a split, and the beginnings of words."""
+        scale = math.log(len(self.common) + len(self.sensitive) + 2)
+        ranks = dict.fromkeys(_SINGLES, 200) | dict.fromkeys(self.sensitive, _UNCOUNTED) | dict(self.common)
+        costs = {word: math.log((rank + 1) * scale) for word, rank in ranks.items()}
+        return costs, frozenset(word[:end] for word in costs for end in range(1, len(word)))
 
     @staticmethod
     def _pieces(letters: str, starts: Sequence[int]) -> list[tuple[str, bool]]:
@@ -84,14 +98,6 @@ class Vocabulary:
                 pieces.append((letters[start:end], known))
             end = start
         return pieces[::-1]
-
-    def _rank(self, word: str) -> int | None:
-        if len(word) == 1:
-            return 200 if word in _SINGLES else None
-        rank = self.common.get(word)
-        if rank is None and word in self.sensitive:
-            return 3000  # not counted: as frequent as an ordinary rare word
-        return rank
 
 
 def plain(word: str) -> str:
