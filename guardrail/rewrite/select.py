@@ -24,7 +24,8 @@ def utility(candidate: Candidate, source: str, preference: Preference) -> float:
     """Return the utility of a candidate.
 
     Safety is 1 up to `SAFE` and falls to 0 at a risk of 1; fidelity is the cosine to the draft; brevity 1 minus by how
-    much it is longer than the draft, each in [0, 1]. Fluency (mean log-probability per token, in nats) is added with a small weight.
+    much it is longer than the draft, each in [0, 1]. Fluency (mean log-probability per token, in nats) is added with a
+    small weight.
     """
     total = preference.safety + preference.fidelity + preference.brevity or 1.0
     longer = max(0.0, len(candidate.text) / max(1, len(source)) - 1.0)
