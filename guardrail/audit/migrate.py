@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ __all__ = ["current", "downgrade", "drift", "head", "migrations_directory", "req
 
 MIGRATION_TIMEOUT = 300.0
 """Seconds to wait for another process that is migrating the same database."""
+
+_ALEMBIC = threading.Lock()  # `alembic.context` is one for the whole process
 
 _ADVISORY_LOCK = 0x67756172  # "guar"; serialises migrations of one PostgreSQL database
 
@@ -94,7 +97,7 @@ def upgrade(engine: Engine, to: str = "head", *, timeout: float = MIGRATION_TIME
         ConfigurationError: the database is newer than this code, or its tables are not ours.
         AuditUnavailable: the database is locked, away, read-only, damaged or full.
     """
-    with _migrating(engine, timeout) as connection:
+    with _ALEMBIC, _migrating(engine, timeout) as connection:
         before = current(connection)
         _require_known(connection, before)
         if before is None:
@@ -109,7 +112,7 @@ def downgrade(engine: Engine, to: str, *, timeout: float = MIGRATION_TIMEOUT) ->
     Raises:
         ConfigurationError, AuditUnavailable: see `upgrade`.
     """
-    with _migrating(engine, timeout) as connection:
+    with _ALEMBIC, _migrating(engine, timeout) as connection:
         _require_known(connection, current(connection))
         command.downgrade(_config(connection), to)
 

