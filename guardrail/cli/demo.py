@@ -29,6 +29,9 @@ __all__ = ["command"]
 
 COMMUNITY = "demo"
 FOLDER = "guardrail-demo"
+PATIENCE = 300.0
+"""Seconds for one rewrite: a busy or slow machine shows the same story, later."""
+
 BURST = 0.03
 """Seconds of silence that end a burst of a stream."""
 
@@ -49,9 +52,14 @@ def _folder(wanted: Path | None) -> Path:
 def _guard(store: Path, policy: str) -> Guardrail:
     """An engine on what is shipped alone: no settings file, no variable changes the demo."""
     from guardrail.engine import Guardrail
-    from guardrail.settings import AuditSettings, Settings
+    from guardrail.settings import AuditSettings, RewriterSettings, Settings
 
-    settings = Settings(policy=policy, policies=(), audit=AuditSettings(url=f"sqlite:///{store}"))
+    settings = Settings(
+        policy=policy,
+        policies=(),
+        audit=AuditSettings(url=f"sqlite:///{store}"),
+        rewriter=RewriterSettings(timeout=PATIENCE),
+    )
     return Guardrail(policy, settings=settings, community=COMMUNITY)
 
 

@@ -156,8 +156,10 @@ def _policies(settings: Settings) -> Iterator[Check]:
 
 
 def _database(settings: Settings) -> Iterator[Check]:
+    from sqlalchemy.exc import SQLAlchemyError
+
     from guardrail.audit import migrate
-    from guardrail.audit.database import describe, make_engine, sqlite_file
+    from guardrail.audit.database import describe, make_engine, sqlite_file, unavailable
 
     engine = make_engine(settings.audit.url)
     try:
@@ -171,6 +173,8 @@ def _database(settings: Settings) -> Iterator[Check]:
             if engine.dialect.name != "sqlite" or at is not None:
                 migrate.require_current(connection)
         yield Check("database", "ok", f"{place}, at migration {at}", {**data, "at": at})
+    except SQLAlchemyError as error:
+        raise unavailable(error, engine.url, "opened") from error
     finally:
         engine.dispose()
 

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import Result
 
 from guardrail.cli import story
+from guardrail.cli.demo import _folder
 
 Run = Callable[..., Result]
 
@@ -65,25 +66,25 @@ def test_people_see_five_scenes(run: Run) -> None:
 
 def test_a_story_that_goes_astray_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(story, "FLAGGED_REPLY", "Your essay is fine.")
-    done = run("demo", "--json")
+    monkeypatch.setattr(story, "PAUSE", 0.0)
+    done = run("demo", "--json", "--folder", "else/where")
     told = json.loads(done.stdout)
     assert (done.exit_code, told["ok"]) == (3, False)
+    assert told["store"] == "else/where/audit.sqlite"
     assert [scene["came_true"] for scene in told["scenes"]] == [True, True, False, True]
     assert "Not as it is meant to go: A flagged draft is rewritten" in done.stderr
 
 
-def test_the_store_goes_where_it_is_told(run: Run, tmp_path: Path) -> None:
-    done = run("demo", "--json", "--folder", tmp_path / "else" / "where")
-    assert done.exit_code == 0
-    assert json.loads(done.stdout)["store"] == str(tmp_path / "else" / "where" / "audit.sqlite")
-    assert not (tmp_path / "guardrail-demo").exists()
-
-
-def test_where_no_folder_can_be_made_a_temporary_one_is_used(run: Run, tmp_path: Path) -> None:
+def test_where_no_folder_can_be_made_a_temporary_one_is_used(tmp_path: Path) -> None:
     (tmp_path / "guardrail-demo").write_text("in the way", encoding="utf-8")
-    done = run("demo", "--json")
-    assert done.exit_code == 0
-    assert "guardrail-demo-" in json.loads(done.stdout)["store"]
-    refused = run("demo", "--folder", tmp_path / "guardrail-demo" / "below")
-    assert refused.exit_code == 3
-    assert "cannot be made" in refused.stderr
+    folder = _folder(None)
+    assert folder.is_dir()
+    assert folder.name.startswith("guardrail-demo-")
+    folder.rmdir()
+
+
+def test_a_wanted_folder_that_cannot_be_made_is_an_error(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    done = run("demo", "--folder", tmp_path / "file" / "below")
+    assert (done.exit_code, done.stdout) == (3, "")
+    assert "cannot be made" in done.stderr
