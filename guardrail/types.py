@@ -151,7 +151,7 @@ class Candidate:
     risk: float  # largest rule risk of the text
     passes: bool  # no rule asks for redact or more
     similarity: float | None  # cosine of sentence embeddings, draft against candidate; None where none was measured
-    fluency: float | None = None  # mean log-probability per token under the rewriter's language model, nats
+    fluency: float | None = None  # mean log-probability of its new words under the rewriter's language model, nats
     utility: float | None = None  # what selection ranked by, see guardrail.rewrite.select
     scores: Mapping[str, float] = field(default_factory=lambda: _EMPTY)
     seed: int | None = None

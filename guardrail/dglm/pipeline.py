@@ -12,13 +12,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from guardrail.dglm import checkpoint
-from guardrail.dglm.batch import EMPTY, PrefixTokens, collate_prefix, collate_target, tokenise_prefix
+from guardrail.dglm.batch import EMPTY, END, START, PrefixTokens, collate_prefix, collate_target, tokenise_prefix
 from guardrail.dglm.codec import HIDDEN, Codec, word_tokenizer
 from guardrail.dglm.denoiser import gaussian_denoiser
 from guardrail.dglm.generate import Decoding, generate
@@ -76,7 +77,7 @@ class SpanRequest:
 
 @dataclass(frozen=True, slots=True)
 class Proposed:
-    """A proposal and its fluency: mean log-probability per token, in nats."""
+    """A proposal and its fluency, see `Pipeline.fluency`."""
 
     text: str
     fluency: float
@@ -136,13 +137,19 @@ class Pipeline:
             request.cancelled,
         )
         found = dict.fromkeys(row.text.strip() for row in written if row.ended)
-        return [Proposed(text, fluency) for text, fluency in zip(found, self.fluency(list(found)), strict=True) if text]
+        return [
+            Proposed(text, fluency)
+            for text, fluency in zip(found, self.fluency(list(found), request.text), strict=True)
+            if text
+        ]
 
     @torch.inference_mode()
-    def fluency(self, texts: Sequence[str]) -> list[float]:
-        """Mean log-probability per token of each text given its own embedding, no draft in view, in nats.
+    def fluency(self, texts: Sequence[str], draft: str = "") -> list[float]:
+        """Mean log-probability, in nats, of the words of each text that are new where they stand.
 
-        The decoder as a plain language model: what was badly copied together scores low, whatever the draft was.
+        The decoder as a plain language model: it is given each text's own embedding and no draft. What stands in the
+        draft with the same piece before it is taken to be as fluent as the draft; all else, above all the seam where
+        words were left out, has to be likely. 0 where nothing is new.
         """
         if not texts:
             return []
@@ -153,8 +160,11 @@ class Pipeline:
         log_probability, counts, _ = token_log_probabilities(
             self.decoder, prefix.to(self._device), target.to(self._device), self._output_index
         )
-        means = (log_probability * counts).sum(dim=1) / counts.sum(dim=1).clamp_min(1.0)
-        return [float(mean) for mean in means]
+        known = set(pairwise((START, *self.codec.encode(draft).ids, END))) if draft else set()
+        pairs = zip(target.ids.tolist(), target.next_ids.tolist(), strict=True)
+        fresh = torch.tensor([[pair not in known for pair in zip(*row, strict=True)] for row in pairs])
+        new = counts * fresh.to(self._device)
+        return [float(mean) for mean in (log_probability * new).sum(dim=1) / new.sum(dim=1).clamp_min(1.0)]
 
     def _prefix(self, draft: str, before: str) -> PrefixTokens:
         return tokenise_prefix(self.codec, draft, before, MAX_DRAFT)

@@ -41,7 +41,7 @@ class RewriteRequest:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """One replacement for the stretch. `fluency`: mean log-probability per token of the rewriter's own model, nats."""
+    """One replacement for the stretch. `fluency`: mean log-probability of its new words, nats."""
 
     text: str
     fluency: float | None = None

@@ -12,11 +12,11 @@ from dataclasses import replace
 from guardrail.policy.schema import Preference
 from guardrail.types import Candidate
 
-FLUENCY_WEIGHT = 0.08
-"""Utility per nat of log-probability per token: proposals for one draft differ by a nat or two."""
+FLUENCY_WEIGHT = 0.04
+"""Utility per nat: a good seam costs two or three nats, a broken one eight or more."""
 
 
-SAFE = 0.2
+SAFE = 0.35
 """A risk that is low enough: below it, another candidate is better for its meaning or its English, not for its risk."""
 
 
