@@ -40,15 +40,13 @@ def test_command_root_loads_no_model_and_no_database() -> None:
 
 
 def test_public_names() -> None:
-    assert (
-        guardrail.__all__
-        == (
-            "Action AuditUnavailable Blocked CheckpointError ClassifierError ClassifierFailure ConfigurationError DataError "
-            "Decision Guardrail GuardrailError Message MissingDependencyError ModerationError Outcome Passage Policy PolicyError "
-            "Reason Rewrite RewriteFailure Settings SettingsError Stage State UnsupportedPath __version__ errors load_policy "
-            "load_settings outcome wrap"
-        ).split()
+    expected = (
+        "Action AuditUnavailable Blocked CheckpointError ClassifierError ClassifierFailure ConfigurationError "
+        "DataError Decision Guardrail GuardrailError Message MissingDependencyError ModerationError Outcome Passage "
+        "Policy PolicyError Reason Rewrite RewriteFailure Settings SettingsError Stage State UnsupportedPath "
+        "__version__ errors load_policy load_settings outcome wrap"
     )
+    assert guardrail.__all__ == expected.split()
     assert dir(guardrail) == sorted(guardrail.__all__)
 
 
