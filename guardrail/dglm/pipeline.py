@@ -136,7 +136,7 @@ class Pipeline:
             torch.Generator().manual_seed(request.seed),
             request.cancelled,
         )
-        found = dict.fromkeys(row.text.strip() for row in written if row.ended)
+        found = dict.fromkeys(tidy(row.text, request.text) for row in written if row.ended)
         return [
             Proposed(text, fluency)
             for text, fluency in zip(found, self.fluency(list(found), request.text), strict=True)
@@ -237,6 +237,12 @@ def _plans(request: SpanRequest, words: Sequence[Span]) -> list[_Plan]:
     drafts = (hidden, shown, erased)
     more = range(len(order), request.candidates)
     return [*order, *(_Plan(*drafts[i % 3], margins[i // 3 % 4], 0.8) for i in more)][: request.candidates]
+
+
+def tidy(text: str, draft: str) -> str:
+    """Drop punctuation left hanging at the start where words were left out; begin with a capital where the draft does."""
+    text = text.strip().lstrip(",;:.!?)-").lstrip()
+    return text[:1].upper() + text[1:] if draft[:1].isupper() else text
 
 
 def _overlaps(span: Span, others: Sequence[Span]) -> bool:
