@@ -240,7 +240,7 @@ def _plans(request: SpanRequest, words: Sequence[Span]) -> list[_Plan]:
 
 
 def tidy(text: str, draft: str) -> str:
-    """Drop punctuation left hanging at the start where words were left out; begin with a capital where the draft does."""
+    """Drop punctuation left hanging at the start where words were cut; begin with a capital where the draft does."""
     text = text.strip().lstrip(",;:.!?)-").lstrip()
     return text[:1].upper() + text[1:] if draft[:1].isupper() else text
 
