@@ -1,8 +1,9 @@
 """Characters that a reader does not see, or sees in another place: removed, or put where they are seen.
 
 What a script or an emoji needs stays: joiners between letters of joining and Brahmic scripts and inside emoji
-sequences, variation selectors on emoji, symbols and ideographs, the tags of regional flags, direction marks beside
-right-to-left letters. Sources: Unicode UAX 9 (bidi), UAX 31 section 2.3 (joiners), UTS 51 (emoji), UTR 36.
+sequences, variation selectors on emoji, symbols and ideographs, the tags of regional flags, direction marks around the
+words of a text with right-to-left letters. Sources: Unicode UAX 9 (bidi), UAX 31 section 2.3 (joiners), UTS 51 (emoji),
+UTR 36 (security).
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ def hidden(text: str) -> Iterator[Edit]:
     kept = {at for flag in _FLAG.finditer(text) for at in range(*flag.span())}
     units = {found.start(): _reversed(found) for found in _OVERRIDE.finditer(text)}
     units |= {found.start(): _spelt_out(found) for found in _SMUGGLED.finditer(text) if found.start() not in kept}
+    right_to_left = _RIGHT_TO_LEFT.search(text) is not None
     done = 0
     for run in _HIDDEN.finditer(text):
         for part in _SAME.finditer(text, max(done, run.start()), run.end()):
@@ -71,7 +73,7 @@ def hidden(text: str) -> Iterator[Edit]:
             if start in units:
                 done = units[start][1]
                 yield units[start]
-            elif (replacement := _replacement(text, start, end)) != part.group():
+            elif (replacement := _replacement(text, start, end, right_to_left)) != part.group():
                 yield start, end, replacement, range(start, start + len(replacement))
 
 
@@ -94,7 +96,7 @@ def _spelt_out(found: re.Match[str]) -> Edit:
     return found.start(), found.end(), letters, [found.start()] * len(letters)
 
 
-def _replacement(text: str, start: int, end: int) -> str:
+def _replacement(text: str, start: int, end: int, right_to_left: bool) -> str:
     """What a run of one hidden character becomes: nothing, one of it, spaces, or U+FFFD for each surrogate."""
     char = text[start]
     before, after = text[max(0, start - 1) : start], text[start + 1 : start + 2]
@@ -103,20 +105,20 @@ def _replacement(text: str, start: int, end: int) -> str:
     if char == "\u2800":
         between = before.isascii() and text[end : end + 1].isascii() and (before + text[end : end + 1]).isalnum()
         return " " if between else text[start:end]
-    beside = text[max(0, start - 2) : start] + text[start + 1 : start + 3]
-    return char if _needed(char, before, after, beside) else ""
+    if char in "\u200e\u200f\u061c":
+        within_word = before.isascii() and before.isalnum() and after.isascii() and after.isalnum()
+        return char if right_to_left and not within_word else ""
+    return char if _needed(char, before, after) else ""
 
 
-def _needed(char: str, before: str, after: str, beside: str) -> bool:
-    """Whether script, emoji or direction need the character between these neighbours."""
+def _needed(char: str, before: str, after: str) -> bool:
+    """Whether script or emoji need the character between these neighbours."""
     if char in "\u200c\u200d":
         return _joins(char, before, after)
     if "\ufe00" <= char <= "\ufe0f":
         return _takes_selector(before, after)
     if "\U000e0100" <= char <= "\U000e01ef":
         return bool(_IDEOGRAPH.match(before))
-    if char in "\u200e\u200f\u061c":
-        return bool(_RIGHT_TO_LEFT.search(beside)) and not (before + after).isascii()
     if "\u180b" <= char <= "\u180f":
         return "\u1800" <= before <= "\u18af"
     if char in "\u1160\u115f":

@@ -34,7 +34,7 @@ _TRIPLE = "|".join(letter * 3 for letter in _ALPHABET)
 _SPELLING = (
     rf"(?i:{_TRIPLE}|[bcdfgkmnpst]v[bcdfgkmnpst])"
     r"|[A-Za-z][0-9@$]|[0-9@$!|+][A-Za-z]|[A-Za-z][!|+][A-Za-z0-9@$]"
-    r"|[A-Za-z][*#%^~&?=._-]{1,6}[A-Za-z0-9@$!|+]|[0-9@$!|+][*#%^~&?=._-]{1,6}[A-Za-z]|[A-Za-z]\*\*"
+    r"|[A-Za-z][*#%^~&?=._-]{1,6}[A-Za-z0-9@$!|+]|[0-9@$!|+][*#%^~&?=._-]{1,6}[A-Za-z]|[A-Za-z]\*"
     r"|[a-z][A-Z][a-z][A-Z]|[A-Z][a-z][A-Z][a-z][A-Z]"
     rf"|(?:^|[^A-Za-z0-9_']){_ONE}{_GAP}{_ONE}{_GAP}{_ONE}(?:$|[^A-Za-z0-9])"
 )

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from guardrail.text.abbreviations import MAYBE, NUMBERED, STARTERS, TITLES
 
-__all__ = ["UNDECIDED", "Scanner", "cut"]
+__all__ = ["Scanner", "cut"]
 
 _UNSPACED = "。！？｡︒"  # end a sentence without white space after them
 _WIDE = _UNSPACED + "؟۔।॥։።៕᠃᠉⸮‽⁇⁈⁉"
@@ -31,8 +31,7 @@ _WRAPPED = 50  # a line at least this long that goes on with a small letter was 
 _FENCE = re.compile(r"`{3,}|~{3,}")
 _SOFT_CUTS = (re.compile(r"\s(?=\S)|\s\Z"), re.compile("[，、；：,;:。！？)）」]"))
 
-UNDECIDED = f".!?…{_WIDE}{_CLOSERS}{_LINE_ENDS} \t\u3000\u00a0"
-"""Characters that prove nothing about whether the sentence before them has ended."""
+_NEVER_FIRST = f".!?…{_WIDE}{_CLOSERS}，、,;:；"  # a sentence does not begin with these
 
 
 class Scanner:
@@ -191,7 +190,7 @@ def _space_end(text: str, at: int, limit: int) -> int:
 def _ends_unspaced(stop: re.Match[str], follower: str) -> bool:
     """Whether a sentence ends at a stop that no white space follows."""
     stops, closers = stop.group(1), stop.group(2)
-    if follower in UNDECIDED or follower in "，、,;：；":
+    if follower in _NEVER_FIRST:
         return False
     if any(mark in _UNSPACED for mark in stops):
         return not (closers and follower in "とっ")  # Japanese: the quotation is part of the sentence

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from guardrail.text.scanner import UNDECIDED, Scanner, cut
+from guardrail.text.scanner import Scanner, cut
 from guardrail.types import Span
 
 __all__ = ["MAX_CHARS", "SentenceSplitter", "fenced_code", "sentences", "windows"]
@@ -70,8 +70,6 @@ class SentenceSplitter:
     def feed(self, delta: str) -> list[str]:
         """Take the next part of the stream; return the sentences that are now complete, often none."""
         self._held += delta
-        if len(self._held) <= self._max and not delta.strip(UNDECIDED):
-            return []
         start, parts = 0, []
         for end in self._scanner.ends(self._held):
             parts.append(self._held[start:end])
