@@ -130,6 +130,7 @@ def _migrating(engine: Engine, timeout: float) -> Iterator[Connection]:
                 with _sqlite_migration(connection, timeout):
                     yield connection
             else:
+                begin_write(connection, timeout)
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
                 yield connection
                 connection.commit()

@@ -45,9 +45,9 @@ def upgrade(url: UrlOption = None, config: ConfigOption = None, json: JsonOption
     if json:
         emit_json({"database": place, "before": before, "after": now})
     elif before == now:
-        console.print(f"{place} is at migration {now} already.", markup=False)
+        console.print(f"{place} is at migration {now} already.", markup=False, soft_wrap=True)
     else:
-        console.print(f"{place}: upgraded from {before or 'blank'} to migration {now}.", markup=False)
+        console.print(f"{place}: upgraded from {before or 'blank'} to migration {now}.", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -60,9 +60,10 @@ def check(url: UrlOption = None, config: ConfigOption = None, json: JsonOption =
         emit_json(report)
     else:
         for line in (*report["differences"], *([report["problem"]] if report["problem"] else [])):
-            console.print(line, markup=False, style="red")
+            console.print(line, markup=False, style="red", soft_wrap=True)
         if report["ok"]:
-            console.print(f"{report['database']}: migration {report['at']}, no difference.", markup=False)
+            message = f"{report['database']}: migration {report['at']}, no difference."
+            console.print(message, markup=False, soft_wrap=True)
     if not report["ok"]:
         raise typer.Exit(ExitCode.USAGE)
 

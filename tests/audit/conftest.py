@@ -25,6 +25,7 @@ from guardrail.policy import Policy, load_policy
 from guardrail.types import Action, Candidate, Decision, Reason, Rewrite, Stage, State
 
 DATABASES = ("sqlite", "postgresql")
+PATIENCE = 60.0  # seconds; where waiting is not what is tested, a busy machine must not fail the test
 
 
 @pytest.fixture(scope="session")
@@ -127,13 +128,13 @@ def shared_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
         shared = f"sqlite:///{tmp_path_factory.mktemp('shared') / 'audit.sqlite'}"
     else:
         shared = request.getfixturevalue("new_postgres")(migrated=True)
-    with open_store(shared) as opened:
+    with open_store(shared, timeout=PATIENCE) as opened:
         yield opened
 
 
 @pytest.fixture
 def store(url: str) -> Iterator[AuditStore]:
-    with open_store(url) as opened:
+    with open_store(url, timeout=PATIENCE) as opened:
         yield opened
 
 

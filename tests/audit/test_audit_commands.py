@@ -125,7 +125,7 @@ def test_a_moderator_reads_everything_about_a_decision(policy: Policy) -> None:
         "failure of judge TimeoutError: 2 s",
         "note one sentence was rewritten",
         "Source (30 characters) Sure. You absolute idiot! Bye.",
-        "Delivered instead (24 characters) Sure. You can do it. Bye.",
+        "Delivered instead (25 characters) Sure. You can do it. Bye.",
         "harassment asks to rewrite: its risk 0.90 reaches the threshold 0.60.",
         "Because of toxicity +1.75",
         "At “You absolute idiot!”.",
