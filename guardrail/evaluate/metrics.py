@@ -50,7 +50,7 @@ class Ranking:
         self.scores = values[order]
         self.positive = np.asarray(positive, dtype=bool)[order]
         self.ends = np.flatnonzero(np.diff(self.scores, append=-np.inf) != 0)  # last row of each run of ties
-        self.bins = np.minimum((self.scores * ECE_BINS).astype(np.int64), ECE_BINS - 1)
+        self.bins = np.clip((self.scores * ECE_BINS).astype(np.int64), 0, ECE_BINS - 1)
 
     def __len__(self) -> int:
         return len(self.scores)

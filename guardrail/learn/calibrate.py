@@ -5,17 +5,30 @@ from __future__ import annotations
 import numpy as np
 
 from guardrail.errors import DataError
+from guardrail.learn.dataset import Dataset
 from guardrail.learn.logistic import Floats, Linear
+from guardrail.learn.weighting import TEMPER
 
-PRIOR = 0.25
-"""Share of positive weight in the calibration mixture: moderation data and everyday texts side by side."""
+PRIOR = 0.15
+"""Share of positive weight in the calibration mixture: moderation data and everyday texts, half and half."""
 
 
-def calibration_weights(sources: np.ndarray, y: Floats, prior: float = PRIOR, temper: float = 0.5) -> Floats:
-    """(N,) weights: sources of n rows count as n^(1 - temper), positives sum to `prior` and negatives to the rest."""
+def calibration_weights(data: Dataset, y: Floats, prior: float = PRIOR, temper: float = TEMPER) -> Floats:
+    """(N,) weights: sources of n rows count as n^(1 - temper), positives sum to `prior` and negatives to the rest.
+
+    Args:
+        data: N rows; their own weights count too.
+        y: (N,) labels in [0, 1].
+        prior: share of positives.
+        temper: see `guardrail.learn.weighting`.
+
+    Raises:
+        DataError: one class is missing.
+    """
+    sources = data.sources
     names, number = np.unique(sources, return_inverse=True)
     totals = np.bincount(number, minlength=len(names)).astype(np.float64)
-    base = np.power(totals, -temper)[number]
+    base = np.power(totals, -temper)[number] * data.weights
     up, down = base * y, base * (1.0 - y)
     if not up.sum() or not down.sum():
         raise DataError("calibration needs positive and negative rows, and one class is missing")

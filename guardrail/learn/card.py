@@ -98,7 +98,7 @@ def _figures(report: Report) -> str:
         "auprc": "AUPRC",
         "recall_at_1pct_fpr": "Recall at 1% false positives",
         "ece": "Calibration error (ECE), rows as they are",
-        "ece_balanced": "Calibration error (ECE), mixture as calibrated: a quarter positive, sources levelled",
+        "ece_balanced": "Calibration error (ECE), mixture as calibrated: 15% positive, sources levelled",
     }
     rows = [(label, mean_and_interval(report.metrics[name])) for name, label in names.items() if name in report.metrics]
     intro = (
@@ -115,7 +115,7 @@ def _left_out(report: Report) -> str:
     rows = [(source, f"{value:.3f}") for source, value in sorted(report.left_out.items(), key=lambda item: item[1])]
     intro = (
         f"AUROC on each source under a fit that never saw it: median {np.median(values):.3f}, worst {min(values):.3f}. "
-        "A source without negatives of its own is ranked against everyday text."
+        "These fits saw at most 20,000 rows. A source without negatives of its own is ranked against everyday text."
     )
     return f"{intro}\n\n{_table(('Source left out', 'AUROC'), rows)}"
 

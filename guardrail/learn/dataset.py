@@ -50,6 +50,11 @@ class Dataset:
         """(N,) split of each row."""
         return np.array([row.split for row in self.rows])
 
+    @cached_property
+    def weights(self) -> Floats:
+        """(N,) weight of each row, as it says itself."""
+        return np.array([row.weight for row in self.rows], dtype=np.float64)
+
     def labels(self, head: str) -> Floats:
         """(N,) labels in [0, 1]; NaN where unknown."""
         return labels_of(self.rows, head)

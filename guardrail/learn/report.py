@@ -84,7 +84,7 @@ def report(trained: Trained, data: Dataset, plan: Plan | None = None, resamples:
     scores = probabilities(part, head)
     metrics = evaluate_scores(scores, y, resamples=resamples, seed=plan.seed)
     if 0 < y.sum() < len(y):
-        weight = calibration_weights(part.sources, y.astype(np.float64), plan.prior)
+        weight = calibration_weights(part, y.astype(np.float64), plan.prior)
         metrics["ece_balanced"] = Estimate(balanced_ece(scores, y, weight))
     by_source, clean = _by_source(part.sources, scores, y)
     return Report(split, len(y), int(y.sum()), metrics, by_source, clean, trained.left_out)

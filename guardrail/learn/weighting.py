@@ -1,8 +1,9 @@
 """How much each row and window counts, so that no data set's style dominates a head.
 
 A source of n rows gets a total weight that grows as n^(1 - TEMPER) within each class, times what its rows ask for
-(`weight` of a row), and both classes get the same total. Soft labels count as both: share y as positive, 1 - y as
-negative.
+(`weight` of a row). Soft labels count as both: share y as positive, 1 - y as negative. All negatives together weigh
+`NEGATIVES` times as much as all positives: most texts are harmless, and a head is of use only where it rarely errs on
+them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from guardrail.learn.dataset import Dataset, Floats
 
 TEMPER = 0.5
+NEGATIVES = 4.0
 TOTAL = 10_000.0
 """Weights sum to this, so that the strength of the penalty means the same for every head."""
 
@@ -36,7 +38,7 @@ class Examples:
 def row_weights(
     sources: np.ndarray, y: Floats, temper: float = TEMPER, emphasis: Floats | None = None
 ) -> tuple[Floats, Floats]:
-    """Return (N,) positive and (N,) negative weights of N rows; each side sums to `TOTAL` / 2.
+    """Return (N,) positive and (N,) negative weights of N rows; together they sum to `TOTAL`.
 
     Args:
         sources: (N,) names.
@@ -45,7 +47,8 @@ def row_weights(
         emphasis: (N,) what the rows ask for, all 1 if None.
     """
     ask = np.ones(len(y)) if emphasis is None else emphasis
-    return _side(sources, y, temper, ask), _side(sources, 1.0 - y, temper, ask)
+    share = TOTAL / (1.0 + NEGATIVES)
+    return _side(sources, y, temper, ask) * share, _side(sources, 1.0 - y, temper, ask) * share * NEGATIVES
 
 
 def _side(sources: np.ndarray, mass: Floats, temper: float, ask: Floats) -> Floats:
@@ -53,8 +56,7 @@ def _side(sources: np.ndarray, mass: Floats, temper: float, ask: Floats) -> Floa
     totals = np.bincount(number, mass, minlength=len(names))
     factor = np.power(np.maximum(totals, 1.0), -temper)
     weight = mass * factor[number] * ask
-    total = weight.sum()
-    return np.asarray(weight * (TOTAL / 2 / total)) if total else weight
+    return np.asarray(weight / (weight.sum() or 1.0))
 
 
 def examples(data: Dataset, y: Floats, temper: float = TEMPER, responsibility: Floats | None = None) -> Examples:
@@ -72,8 +74,7 @@ def examples(data: Dataset, y: Floats, temper: float = TEMPER, responsibility: F
     known = ~np.isnan(y)
     label = np.where(known, y, 0.0)
     positive, negative = np.zeros(len(y)), np.zeros(len(y))
-    emphasis = np.array([row.weight for row in data.rows])
-    positive[known], negative[known] = row_weights(data.sources[known], y[known], temper, emphasis[known])
+    positive[known], negative[known] = row_weights(data.sources[known], y[known], temper, data.weights[known])
     windows = np.bincount(data.owner, minlength=len(y))
     share = even_shares(data) if responsibility is None else responsibility
     # Each window of a clean text is evidence of its own, but windows of one text resemble each other.
@@ -84,7 +85,7 @@ def examples(data: Dataset, y: Floats, temper: float = TEMPER, responsibility: F
     down = np.where(data.marked, negative[data.owner], unit[data.owner] * known[data.owner]) * clean
     index = np.concatenate((np.flatnonzero(up > 0), np.flatnonzero(down > 0)))
     y_out = np.concatenate((np.ones(int((up > 0).sum())), np.zeros(int((down > 0).sum()))))
-    weight = np.concatenate((up[up > 0], down[down > 0] * (TOTAL / 2 / max(down.sum(), 1e-12))))
+    weight = np.concatenate((up[up > 0], down[down > 0] * (negative.sum() / max(down.sum(), 1e-12))))
     return Examples(index, y_out, weight)
 
 

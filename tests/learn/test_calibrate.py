@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from guardrail.errors import DataError
+from guardrail.evaluate.data import LabelledText
 from guardrail.learn.calibrate import calibration_weights, fold, platt
+from guardrail.learn.dataset import Dataset
 from guardrail.learn.logistic import Linear
 
 
@@ -33,12 +35,14 @@ def test_rows_ranked_backwards_are_refused() -> None:
 def test_weights_set_the_prior_and_level_the_sources() -> None:
     sources = np.array(["big"] * 400 + ["small"] * 100)
     y = np.tile([1.0, 0.0, 0.0, 0.0], 125)
-    weight = calibration_weights(sources, y, prior=0.25)
+    rows = tuple(LabelledText("t", {}, source, weight=2.0 if source == "small" else 1.0) for source in sources)
+    data = Dataset(rows, np.zeros((500, 1), np.float32), np.arange(500), np.ones(500, dtype=bool))
+    weight = calibration_weights(data, y, prior=0.25)
     assert weight.sum() == pytest.approx(1.0)
     assert weight[y == 1].sum() == pytest.approx(0.25)
-    assert weight[sources == "big"].sum() / weight[sources == "small"].sum() == pytest.approx(2.0)
+    assert weight[sources == "big"].sum() / weight[sources == "small"].sum() == pytest.approx(400**0.5 / 100**0.5 / 2)
     with pytest.raises(DataError, match="one class is missing"):
-        calibration_weights(sources, np.zeros(500))
+        calibration_weights(data, np.zeros(500))
 
 
 def test_folding_gives_the_calibrated_logit() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from guardrail.evaluate.data import LabelledText
 from guardrail.learn.dataset import Dataset
-from guardrail.learn.weighting import TOTAL, even_shares, examples, responsibilities, row_weights
+from guardrail.learn.weighting import NEGATIVES, TOTAL, even_shares, examples, responsibilities, row_weights
 
 SOURCES = np.array(["big"] * 90 + ["small"] * 10)
 LABELS = np.array(([1.0] + [0.0] * 2) * 30 + [1.0, 0.0] * 5)
@@ -21,10 +21,10 @@ def dataset(windows: list[int], marked: list[bool] | None = None, sources: list[
     return Dataset(rows, np.zeros((len(owner), 2), np.float32), owner, np.array(marked or [True] * len(owner)))
 
 
-def test_both_classes_weigh_the_same() -> None:
+def test_the_classes_weigh_what_they_should() -> None:
     positive, negative = row_weights(SOURCES, LABELS)
-    assert positive.sum() == pytest.approx(TOTAL / 2)
-    assert negative.sum() == pytest.approx(TOTAL / 2)
+    assert positive.sum() + negative.sum() == pytest.approx(TOTAL)
+    assert negative.sum() / positive.sum() == pytest.approx(NEGATIVES)
     assert not positive[LABELS == 0].any()
 
 
@@ -40,12 +40,17 @@ def test_soft_labels_count_on_both_sides() -> None:
     assert negative[1] / negative[0] == pytest.approx(3.0)
 
 
+def test_a_row_may_ask_for_more() -> None:
+    positive, _ = row_weights(np.array(["s"] * 3), np.array([1.0, 1.0, 0.0]), emphasis=np.array([3.0, 1.0, 1.0]))
+    assert positive[0] / positive[1] == pytest.approx(3.0)
+
+
 def test_unknown_rows_are_masked() -> None:
     data = dataset([1, 1, 1, 1])
     found = examples(data, np.array([1.0, 0.0, np.nan, 0.0]))
     assert set(found.index) == {0, 1, 3}
-    assert found.weight[found.y == 1].sum() == pytest.approx(TOTAL / 2)
-    assert found.weight[found.y == 0].sum() == pytest.approx(TOTAL / 2)
+    assert found.weight.sum() == pytest.approx(TOTAL)
+    assert found.weight[found.y == 0].sum() / found.weight[found.y == 1].sum() == pytest.approx(NEGATIVES)
 
 
 def test_a_positive_row_is_shared_by_its_windows_and_every_window_of_a_clean_row_counts() -> None:

@@ -37,7 +37,6 @@ HARM = ("toxicity", "insult", "profanity", "identity_hate", "threat", "sexual", 
 REQUEST = ("jailbreak", "prompt_injection")
 HEADS = (*HARM, *REQUEST, "courtesy")
 RARE = ("threat", "sexual", "violence", "self_harm", "jailbreak", "prompt_injection", "insult")
-OWN_WEIGHT = 3.0  # our own sentences: few, but each written to show where a head has to tell two things apart
 CAPS = {"train": 3_000, "dev": 400, "test": 800}  # rows per source, split and stratum
 
 GUARDS = {
@@ -391,6 +390,17 @@ def stratum(source: str, row: Row) -> str:
     return "positive" if positives else "negative"
 
 
+def weight_of(source: str, row: Row) -> float:
+    """How much a row counts beside others of its source's size.
+
+    Our own sentences are few, but each shows where a head has to tell two things apart. The instructions that BIPIA
+    injects are ordinary requests, an attack only by their place: at full weight they make every request look like one.
+    """
+    if source.startswith("own-"):
+        return 3.0
+    return 0.2 if source == "bipia" and row.labels["prompt_injection"] else 1.0
+
+
 def held_aside(data: Path) -> set[str]:
     """Letters of every dev and test text of the labelled files and pairs."""
     texts: set[str] = set()
@@ -433,7 +443,7 @@ def assemble(data: Path, own: Path, seed: int) -> Iterator[dict[str, Any]]:
         for number, row in enumerate(draw(fresh, source, rng)):
             spans = {"spans": [list(span) for span in row.spans]} if row.spans else {}
             name = f"{source}-{number}"
-            weight = {"weight": OWN_WEIGHT} if source.startswith("own-") else {}
+            weight = {"weight": weight_of(source, row)}
             labels = {"text": row.text, "labels": row.labels, **spans, **weight}
             yield {"id": name, "source": source, "split": row.split, **labels}
 
