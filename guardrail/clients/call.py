@@ -186,8 +186,8 @@ class Call:
 
     def _answer(self, response: Any) -> Steps:
         kind = response.headers.get("content-type", "").lower()
-        streams = "event-stream" in kind or ("json" not in kind and self._wants_stream())
-        if streams:
+        # What a caller reads whole is judged before it is handed over; an error then reaches the caller as it is.
+        if self._wants_stream() and "json" not in kind:
             self.upstream = response
             self.events = EventStream(self.exchange)
             remember(self.exchange.ledger, ids=_header_ids(response))

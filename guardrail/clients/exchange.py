@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from guardrail.clients.ledger import Ledger
@@ -74,12 +74,13 @@ class Admission:
 
 @dataclass(slots=True)
 class _Planned:
-    """A unit of a request on its way through."""
+    """A unit of a request on its way through; `same` are others with the same texts, which share its verdict."""
 
     unit: Unit
     role: Role
     new: bool
     key: bytes
+    same: list[Unit] = field(default_factory=list)
 
 
 MALFORMED = (KeyError, IndexError, TypeError, AttributeError, ValueError, RecursionError)
@@ -178,33 +179,39 @@ class Exchange:
     def _plan(self, turns: Sequence[Turn]) -> tuple[list[_Planned], list[Unscanned]]:
         """The units that must be judged, oldest first; what is remembered is applied at once."""
         first_new = _first_new(turns)
-        planned: list[_Planned] = []
+        planned: dict[tuple[bytes, bool], _Planned] = {}
         notes: list[Unscanned] = []
         context: tuple[str, ...] = ()
         for start, end in _runs(turns):
             run, new = turns[start:end], end > first_new
             for unit in _units(run, context):
                 if unit.passages:
-                    planned += self._recall(unit, run[0].role, new)
+                    self._recall(planned, unit, run[0].role, new)
             if run[0].role is not Role.SYSTEM:
                 said = "\n".join(piece.text for turn in run for piece in turn.pieces)
                 context = (*context, said[-_CONTEXT_CHARS:])[-_CONTEXT_TURNS:] if said else context
             notes += [note for turn in run for note in turn.unscanned] if new else []
         self.context = context
-        return planned, notes
+        return list(planned.values()), notes
 
-    def _recall(self, unit: Unit, role: Role, new: bool) -> list[_Planned]:
-        """Apply what is remembered of a unit, or plan to judge it. A new turn is always judged, and so is a system prompt
-        that was refused before."""
+    def _recall(self, planned: dict[tuple[bytes, bool], _Planned], unit: Unit, role: Role, new: bool) -> None:
+        """Apply what is remembered of a unit, or plan to judge it.
+
+        A new turn is always judged, and so is a system prompt that was refused before.
+        """
         stage = unit.pieces[0].stage
         key = self.memory.key(self.conversation, self.policy.revision, stage, [piece.text for piece in unit.pieces])
         known, verdict = self.memory.get(key)
-        if role is Role.SYSTEM:
-            return [] if known and verdict is not WITHHELD else [_Planned(unit, role, new, key)]
-        if new or not known:
-            return [_Planned(unit, role, new, key)]
-        self._note_edits(unit, verdict)
-        return []
+        slot = (key, role is Role.SYSTEM)
+        if slot in planned:
+            planned[slot].same.append(unit)
+            planned[slot].new |= new
+        elif role is Role.SYSTEM and known and verdict is not WITHHELD:
+            return
+        elif new or not known or role is Role.SYSTEM:
+            planned[slot] = _Planned(unit, role, new, key)
+        else:
+            self._note_edits(unit, verdict)
 
     def _applied(self, planned: Sequence[_Planned], decisions: Sequence[Decision], changed: bool) -> Admission:
         """Settle every unit, remember its verdict, and write what changed into the body."""
@@ -218,7 +225,8 @@ class Exchange:
             if settled is None and (entry.new or entry.role is Role.SYSTEM):
                 refused = refused or withheld(own)
             elif entry.role is not Role.SYSTEM:
-                self._note_edits(entry.unit, verdict)
+                for unit in (entry.unit, *entry.same):
+                    self._note_edits(unit, verdict)
         if refused is None:
             changed = self._write() or changed
         return Admission(refused, changed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 
 from guardrail.clients.arguments import plain, plain_value
@@ -99,7 +99,7 @@ class LitellmCalls:
         words = exchange.refusal_words(admission.refused)
         if exchange.body.get("stream"):
             events = exchange.form.refusal_events(exchange.body, words, exchange.ledger.request_id)
-            return GuardedStream(exchange, None, self._form, [event for event in events if event.data != DONE])
+            return GuardedStream(exchange, None, self._form, events)
         document = exchange.form.refusal(exchange.body, words, exchange.ledger.request_id)
         response = native_response(self._form, document)
         remember(exchange.ledger, response=response, ids=(document["id"],))
@@ -166,35 +166,35 @@ class GuardedStream:
 
     def _run(self) -> Iterator[Any]:
         if self._own is not None:
-            yield from map(self._native, self._own)
+            yield from self._native(self._own)
             return
         moderator = self._exchange.stream()
         try:
             for chunk in self._source:
-                for event in pump(self._exchange, moderator.push(self._event(chunk))):
-                    yield self._native(event)
+                yield from self._native(pump(self._exchange, moderator.push(self._event(chunk))))
                 if moderator.stopped:
                     return
-            for event in pump(self._exchange, moderator.finish()):
-                yield self._native(event)
+            yield from self._native(pump(self._exchange, moderator.finish()))
             self._exchange.finished(moderator)
         finally:
             self._close_source()
 
     async def _arun(self) -> AsyncIterator[Any]:
+        for own in self._native(self._own or ()):
+            yield own
         if self._own is not None:
-            for event in self._own:
-                yield self._native(event)
             return
         moderator = self._exchange.stream()
         try:
             async for chunk in self._source:
                 async for event in apump(self._exchange, moderator.push(self._event(chunk))):
-                    yield self._native(event)
+                    for native in self._native((event,)):
+                        yield native
                 if moderator.stopped:
                     return
             async for event in apump(self._exchange, moderator.finish()):
-                yield self._native(event)
+                for native in self._native((event,)):
+                    yield native
             self._exchange.finished(moderator)
         finally:
             await self._aclose_source()
@@ -206,8 +206,11 @@ class GuardedStream:
             remember(self._exchange.ledger, ids=(holder["id"],))
         return Event(data, raw=chunk)
 
-    def _native(self, event: Event) -> Any:
-        return event.raw if event.raw is not None else native_event(self._form, event.data)
+    def _native(self, events: Iterable[Event]) -> Iterator[Any]:
+        """Events as litellm's chunks; it has none for the `[DONE]` of the wire."""
+        for event in events:
+            if event.data != DONE:
+                yield event.raw if event.raw is not None else native_event(self._form, event.data)
 
     def close(self) -> None:
         """End the stream and close the upstream."""

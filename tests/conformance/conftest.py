@@ -6,12 +6,13 @@ import gzip
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from guardrail import Guardrail
@@ -498,18 +499,23 @@ class Server(ThreadingHTTPServer):
         self.upstream.hung_up.set()
 
 
-@pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    """A fresh server per test."""
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
     server = Server(("127.0.0.1", 0), Handler)
-    server.upstream = Upstream(url=f"http://127.0.0.1:{server.server_address[1]}/v1")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
-    yield server.upstream
-    server.upstream.hung_up.set()
+    yield server
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture
+def upstream(server: Server) -> Iterator[Upstream]:
+    """The server with nothing said or heard yet."""
+    server.upstream = Upstream(url=f"http://127.0.0.1:{server.server_address[1]}/v1")
+    yield server.upstream
+    server.upstream.hung_up.set()
 
 
 @pytest.fixture
@@ -517,30 +523,59 @@ def reply() -> type[Reply]:
     return Reply
 
 
-@pytest.fixture
-def make_guard(tmp_path: Path) -> Iterator[Any]:
-    """Makes real guards with the all-pattern policy above and a database of their own."""
-    made: list[Guardrail] = []
+@pytest.fixture(scope="session")
+def policy() -> str:
+    return POLICY
 
-    def make(*, disclose: str = "marker", on_block: str = "refuse", hold: str = "sentence", policy: str = POLICY) -> Guardrail:
-        file = tmp_path / f"conformance-{len(made)}.yaml"
+
+class Guards:
+    """Makes real guards with the all-pattern policy above, each with a database of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.made: list[Guardrail] = []
+
+    def __call__(
+        self, *, disclose: str = "marker", on_block: str = "refuse", hold: str = "sentence", policy: str = POLICY
+    ) -> Guardrail:
+        number = len(self.made)
+        file = self.folder / f"conformance-{number}.yaml"
         file.write_text(policy.replace("DISCLOSE", disclose))
-        settings = Settings.model_validate(
-            {
-                "audit": {"url": f"sqlite:///{tmp_path / f'audit-{len(made)}.sqlite'}"},
-                "on_block": on_block,
-                "stream": {"hold": hold},
-            }
-        )
-        made.append(Guardrail(str(file), settings=settings))
-        return made[-1]
+        url = f"sqlite:///{self.folder / f'audit-{number}.sqlite'}"
+        settings = {"audit": {"url": url}, "on_block": on_block, "stream": {"hold": hold}}
+        self.made.append(Guardrail(str(file), settings=Settings.model_validate(settings)))
+        return self.made[-1]
 
-    yield make
-    for guard in made:
-        guard.close()
+    def close(self) -> None:
+        for guard in self.made:
+            guard.close()
 
 
 @pytest.fixture
-def guard(make_guard: Any) -> Guardrail:
-    guard: Guardrail = make_guard()
-    return guard
+def make_guard(tmp_path: Path) -> Iterator[Guards]:
+    guards = Guards(tmp_path)
+    yield guards
+    guards.close()
+
+
+class OneVector:
+    """An encoder that knows one vector. Redaction reports how similar the result is; nothing here depends on it, and the
+    real encoder takes seconds to load."""
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        return np.ones((len(texts), 1), dtype=np.float32)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_models() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("guardrail.encoder.load_encoder", lambda *_: OneVector())
+        yield
+
+
+@pytest.fixture(scope="session")
+def guard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guardrail]:
+    """One guard for all tests that need no settings of their own; it keeps nothing between calls but the audit."""
+    guards = Guards(tmp_path_factory.mktemp("guard"))
+    yield guards()
+    guards.close()
