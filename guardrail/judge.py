@@ -2,8 +2,8 @@
 
 A text is read as the encoder should read it (obfuscation undone) and judged sentence by sentence, so that harm cannot
 hide in padding, a long text is scanned whole, and a decision names the sentences that caused it. Where a sentence looks
-suspicious, its surroundings are judged with it, window by window: harm may need two sentences to show. The risk of a
-text is that of its worst part.
+suspicious, its clauses are judged one by one, for an insult may hide among harmless words, and its surroundings are
+judged with it, window by window, for harm may need two sentences to show. The risk of a text is that of its worst part.
 
 All sentences of all texts go through the encoder in one batch, and all heads of all rules through one matrix product.
 """
@@ -19,6 +19,7 @@ import numpy as np
 
 from guardrail.errors import ClassifierFailure
 from guardrail.policy.bundle import MAX_LOGIT, Bundle, logit
+from guardrail.text.clauses import clauses
 from guardrail.text.normalise import normalise
 from guardrail.text.segment import sentences, windows
 from guardrail.types import Action, Judgement, Passage, Reason, Score, Span, Stage
@@ -31,7 +32,7 @@ WINDOW_TOKENS = 128
 """Word pieces per window, and per piece of an overlong sentence."""
 
 SCREEN = 0.25
-"""A text's windows are judged too where a sentence reaches this share of a rule's lowest threshold."""
+"""A sentence that reaches this share of a rule's lowest threshold is looked at more closely."""
 
 _ON_ERROR = {"block": Action.BLOCK, "flag": Action.FLAG, "allow": Action.ALLOW}
 
@@ -47,10 +48,11 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A judgement, and the units behind it (for repair): worst first per rule is for the caller to pick."""
+    """A judgement, and what is behind it: the units judged, and the spans that patterns matched for rules that act."""
 
     judgement: Judgement
     units: tuple[Unit, ...] = ()
+    matches: tuple[Span, ...] = ()
 
 
 @dataclass(slots=True)
@@ -130,22 +132,25 @@ class Judge:
         for work in works:
             work.spans = _pieces(work.passage.text, encoder)
         self._judge_spans(encoder, works, readings, [work.spans for work in works])
-        around = [
-            windows(work.passage.text, encoder.token_counts, WINDOW_TOKENS) if self._suspicious(work) else []
-            for work in works
-        ]
-        known = [set(work.spans) for work in works]
-        fresh = [
-            [trimmed for span in own if (trimmed := trim(work.passage.text, span)) not in seen]
-            for work, own, seen in zip(works, around, known, strict=True)
-        ]
-        self._judge_spans(encoder, works, readings, fresh)
+        closer = [self._closer(work, encoder) for work in works]
+        self._judge_spans(encoder, works, readings, closer)
 
-    def _suspicious(self, work: _Work) -> bool:
-        """Whether a text of several sentences has one that reaches the screening level of some rule."""
-        return len(work.spans) > 1 and any(
-            risk >= self._screen[rule] for unit in work.units for rule, risk in unit.risks.items()
-        )
+    def _closer(self, work: _Work, encoder: Encoder) -> list[Span]:
+        """The clauses of suspicious sentences, and the windows around them, that were not judged yet."""
+        text = work.passage.text
+        suspicious = [unit.span for unit in work.units if self._suspicious(unit)]
+        if not suspicious:
+            return []
+        found = [(start + a, start + b) for start, end in suspicious for a, b in clauses(text[start:end])]
+        if len(work.spans) > 1:
+            around = windows(text, encoder.token_counts, WINDOW_TOKENS)
+            found += [span for span in around if any(_inside(own, span) for own in suspicious)]
+        trimmed = dict.fromkeys(trim(text, span) for span in found)
+        return [span for span in trimmed if span not in set(work.spans)]
+
+    def _suspicious(self, unit: Unit) -> bool:
+        """Whether a unit reaches the screening level of some rule."""
+        return any(risk >= self._screen[rule] for rule, risk in unit.risks.items())
 
     def _judge_spans(
         self, encoder: Encoder, works: Sequence[_Work], readings: Sequence[_Reading], spans: Sequence[Sequence[Span]]
@@ -204,7 +209,12 @@ class Judge:
         action = reasons[0].action if reasons else Action.ALLOW
         risk = max(risks.values(), default=0.0)
         judgement = Judgement(action, risk, risks, scores, tuple(reasons), failures, scanned=bool(rules))
-        return Verdict(judgement, tuple(work.units))
+        acting = {name for reason in reasons if reason.action > Action.FLAG for name in self._weighed(reason.rule)}
+        matches = {span for name in acting if name in work.scores for span in work.scores[name].spans}
+        return Verdict(judgement, tuple(work.units), tuple(sorted(matches)))
+
+    def _weighed(self, rule: str) -> Mapping[str, float]:
+        return self.bundle.policy.document.rules[rule].weights
 
     def _reason(self, work: _Work, rule: str, risk: float) -> Reason | None:
         action, threshold = self.bundle.action_for(rule, risk)
@@ -224,8 +234,7 @@ class Judge:
 
     def _spans(self, work: _Work, rule: str, threshold: float) -> tuple[Span, ...]:
         """Where a rule was broken: the matches of its patterns, and the smallest units at or over the threshold."""
-        weights = self.bundle.policy.document.rules[rule].weights
-        matches = {span for name in weights if name in work.scores for span in work.scores[name].spans}
+        matches = {span for name in self._weighed(rule) if name in work.scores for span in work.scores[name].spans}
         units = minimal([unit.span for unit in work.units if unit.risks.get(rule, 0.0) >= threshold])
         found = {trim(work.passage.text, span) for span in units if not any(_inside(match, span) for match in matches)}
         return tuple(sorted(found | matches))

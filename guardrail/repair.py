@@ -153,12 +153,7 @@ class Repairer:
         redacts: bool,
     ) -> RewriteRequest:
         start, end = stretch.span
-        matches = [
-            (max(a, start) - start, min(b, end) - start)
-            for reason in reasons
-            for a, b in reason.spans
-            if a < end and b > start and (start, end) != (a, b) and (a > start or b < end)
-        ]
+        matches = [(max(a, start) - start, min(b, end) - start) for a, b in verdict.matches if a < end and b > start]
         before = passage.text[:start] or (passage.context[-1] if passage.context else "")
         return RewriteRequest(
             text=passage.text[start:end],
