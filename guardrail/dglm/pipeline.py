@@ -30,6 +30,7 @@ from guardrail.dglm.sampler import ddim
 from guardrail.dglm.schedule import CosineSchedule
 from guardrail.encoder import load_encoder
 from guardrail.errors import ConfigurationError
+from guardrail.text.clauses import clauses
 from guardrail.types import Span
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ CLEAR = -0.5
 
 EDIT_STEPS = 15
 _WORD = re.compile(r"\S+")
+_CONJUNCTION = re.compile(r"(?:and|but|or|so|because)\s+", re.IGNORECASE)
+_STOPS = frozenset(".!?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +124,7 @@ class Pipeline:
             )
         if len(self.codec.encode(request.text, MAX_DRAFT + 1)) > MAX_DRAFT:
             return []  # a draft that the decoder sees only in part would lose its end
-        words = self._weighty_words(request)
-        plans = _plans(request, words)
+        plans = _plans(request, self._weighty_words(request), self._bad_clauses(request))
         embeddings = self._targets(plans, request)
         prefixes = [self._prefix(plan.draft, request.before) for plan in plans]
         longest = max(len(prefix.draft) for prefix in prefixes)
@@ -208,6 +210,16 @@ class Pipeline:
         passing = next((trial for trial, level in zip(trials, levels, strict=True) if level < CLEAR), None)
         return passing if passing is not None else trials[int(np.argmin(levels))]
 
+    def _bad_clauses(self, request: SpanRequest) -> list[Span]:
+        """The clauses that would not pass by themselves; none if there is nothing else."""
+        parts = clauses(request.text)
+        away = [guide for guide in request.guides if guide.away]
+        if not away or len(parts) < 2:
+            return []
+        levels = self._violation([request.text[start:end] for start, end in parts], away)
+        bad = [part for part, level in zip(parts, levels, strict=True) if level > CLEAR]
+        return bad if len(bad) < len(parts) else []
+
     def _violation(self, texts: Sequence[str], guides: Sequence[Guide]) -> Array:
         """The largest guide logit of each text (N,)."""
         x = self.encoder.encode(texts)
@@ -215,15 +227,21 @@ class Pipeline:
         return worst
 
 
-def _plans(request: SpanRequest, words: Sequence[Span]) -> list[_Plan]:
-    """Lay out the candidates: greedy ones first, over three drafts and rising margins, then samples."""
+def _plans(request: SpanRequest, words: Sequence[Span], bad: Sequence[Span]) -> list[_Plan]:
+    """Lay out the candidates: greedy ones first, over the ways to show the draft and rising margins, then samples.
+
+    The draft is shown whole, with its weighty words hidden, without them, and without its bad clauses.
+    """
     near, middle, far, extreme = (margin * request.strength / 0.5 for margin in MARGINS)
     text, matches = request.text, list(request.matches)
     cut = _cut(text, [*matches, *words])
     shown = (_hidden(text, matches), _cut(text, matches))
     hidden = (_hidden(text, [*matches, *words]), cut)
     erased = (cut, cut)
+    shorter = _cut(text, [*(span for span in matches if not _overlaps(span, bad)), *bad])
+    shorter = shorter[:1].upper() + shorter[1:] if text[:1].isupper() else shorter
     order = [
+        *([_Plan(shorter, shorter, near, 0.0)] if bad else []),
         _Plan(*shown, near, 0.0),
         _Plan(*hidden, near, 0.0),
         _Plan(*hidden, far, 0.0),
@@ -240,8 +258,13 @@ def _plans(request: SpanRequest, words: Sequence[Span]) -> list[_Plan]:
 
 
 def tidy(text: str, draft: str) -> str:
-    """Drop punctuation left hanging at the start where words were cut; begin with a capital where the draft does."""
+    """Mend the ends where words were left out: nothing left hanging, a capital and a full stop as the draft has them."""
     text = text.strip().lstrip(",;:.!?)-").lstrip()
+    hanging = _CONJUNCTION.match(text)
+    if hanging and not _CONJUNCTION.match(draft):
+        text = text[hanging.end() :]
+    if text and draft[-1:] in _STOPS and text[-1].isalnum():
+        text += "."
     return text[:1].upper() + text[1:] if draft[:1].isupper() else text
 
 
