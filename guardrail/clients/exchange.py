@@ -185,8 +185,7 @@ class Exchange:
         for start, end in _runs(turns):
             run, new = turns[start:end], end > first_new
             for unit in _units(run, context):
-                if unit.passages:
-                    self._recall(planned, unit, run[0].role, new)
+                self._recall(planned, unit, run[0].role, new)
             if run[0].role is not Role.SYSTEM:
                 said = "\n".join(piece.text for turn in run for piece in turn.pieces)
                 context = (*context, said[-_CONTEXT_CHARS:])[-_CONTEXT_TURNS:] if said else context

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 from guardrail.errors import ModerationError
@@ -63,10 +64,15 @@ class TextUnit:
     """One text. Fenced code in it is judged apart from the prose and never repaired."""
 
     def __init__(self, piece: Piece, context: tuple[str, ...] = ()) -> None:
-        self.pieces = (piece,)
+        self.pieces, self._context = (piece,), context
+
+    @cached_property
+    def passages(self) -> tuple[Passage, ...]:
+        """The runs of prose and of code."""
+        (piece,) = self.pieces
         runs = _runs(piece.text) if piece.form is Form.TEXT else [(piece.text, False)]
-        self.passages = tuple(
-            Passage(text, piece.stage, context, editable=editable, path=piece.path) for text, editable in runs if text
+        return tuple(
+            Passage(text, piece.stage, self._context, editable=editable, path=piece.path) for text, editable in runs if text
         )
 
     def settle(self, decisions: Sequence[Decision]) -> list[Result] | None:
@@ -81,9 +87,14 @@ class JoinedUnit:
     """Consecutive texts of one speaker, judged as one, so that nothing hides by being split over turns or parts."""
 
     def __init__(self, pieces: Sequence[Piece], context: tuple[str, ...] = ()) -> None:
-        self.pieces = tuple(pieces)
-        text = _JOIN.join(piece.text for piece in pieces)
-        self.passages = (Passage(text, pieces[0].stage, context, path=pieces[0].path),) if text else ()
+        self.pieces, self._context = tuple(pieces), context
+
+    @cached_property
+    def passages(self) -> tuple[Passage, ...]:
+        """All texts as one."""
+        text = _JOIN.join(piece.text for piece in self.pieces)
+        first = self.pieces[0]
+        return (Passage(text, first.stage, self._context, path=first.path),) if text else ()
 
     def settle(self, decisions: Sequence[Decision]) -> list[Result] | None:
         """Each text with its own edits; where an edit crosses a border, everything moves into the first text."""
@@ -130,13 +141,20 @@ class JsonUnit:
     """
 
     def __init__(self, piece: Piece, context: tuple[str, ...] = ()) -> None:
-        self.pieces = (piece,)
-        self._document, self._leaves = self._read(piece)
-        if len(self._leaves) > _MOST_LEAVES:
-            self._leaves = _packed(self._leaves)
-        self.passages = tuple(
-            Passage(leaf.text, piece.stage, context, editable=leaf.editable, path=(*piece.path, *leaf.path))
-            for leaf in self._leaves
+        self.pieces, self._context = (piece,), context
+
+    @cached_property
+    def _read_once(self) -> tuple[Any, list[_Leaf]]:
+        document, leaves = self._read(self.pieces[0])
+        return document, _packed(leaves) if len(leaves) > _MOST_LEAVES else leaves
+
+    @cached_property
+    def passages(self) -> tuple[Passage, ...]:
+        """The leaves."""
+        (piece,) = self.pieces
+        return tuple(
+            Passage(leaf.text, piece.stage, self._context, editable=leaf.editable, path=(*piece.path, *leaf.path))
+            for leaf in self._read_once[1]
         )
 
     @staticmethod
@@ -155,20 +173,21 @@ class JsonUnit:
 
     def settle(self, decisions: Sequence[Decision]) -> list[Result] | None:
         """The JSON with its repaired leaves; exactly the original text if none changed."""
+        document, leaves = self._read_once
         changed = False
-        for leaf, decision in zip(self._leaves, decisions, strict=True):
+        for leaf, decision in zip(leaves, decisions, strict=True):
             if decision.text is None:
                 return None
             if decision.text == leaf.text:
                 continue
-            if leaf.is_key or self._document is None or len(leaf.path) == 0:
-                if not isinstance(self._document, str):
-                    return None  # cannot be repaired in place: withheld
-                self._document = decision.text
-            else:
-                documents.put(self._document, leaf.path, decision.text)
             changed = True
-        return [json.dumps(self._document, ensure_ascii=False) if changed else self.pieces[0].text]
+            if leaf.path and not leaf.is_key:
+                documents.put(document, leaf.path, decision.text)
+            elif isinstance(document, str):
+                document = decision.text
+            else:
+                return None  # a key, several leaves at once, or no JSON at all: cannot be repaired in place
+        return [json.dumps(document, ensure_ascii=False) if changed else self.pieces[0].text]
 
 
 def _runs(text: str) -> list[tuple[str, bool]]:
