@@ -258,7 +258,7 @@ def _plans(request: SpanRequest, words: Sequence[Span], bad: Sequence[Span]) -> 
 
 
 def tidy(text: str, draft: str) -> str:
-    """Mend the ends where words were left out: nothing left hanging, a capital and a full stop as the draft has them."""
+    """Mend the ends where words were left out: nothing left hanging, capital and full stop as the draft has them."""
     text = text.strip().lstrip(",;:.!?)-").lstrip()
     hanging = _CONJUNCTION.match(text)
     if hanging and not _CONJUNCTION.match(draft):
