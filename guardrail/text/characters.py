@@ -17,12 +17,12 @@ __all__ = ["HIDDEN", "MARKS", "hidden", "marks"]
 
 HIDDEN = (
     "\0\u00ad\u034f\u061c\u115f\u1160\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
-    "\ud800-\udfff\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e01ef"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e01ef"
 )
 """Every character that `hidden` looks at, as the inside of a regular expression's class."""
 
 _HIDDEN = re.compile(f"[{HIDDEN}]+")
-_SAME = re.compile(f"[\ud800-\udfff]+|\u202e|([{HIDDEN}])\\1*")
+_SAME = re.compile(f"\u202e|([{HIDDEN}])\\1*")
 _OVERRIDE = re.compile("\u202e([^\u202a-\u202e\n\r\u2028\u2029]*)\u202c?")
 _FLAG = re.compile("\U0001f3f4[\U000e0020-\U000e007e]{3,6}\U000e007f")
 
@@ -57,8 +57,8 @@ _SMUGGLED = re.compile("[\U000e0020-\U000e007e]{4,}|[\ufe00-\ufe0f\U000e0100-\U0
 def hidden(text: str) -> Iterator[Edit]:
     """Edits that remove what is not seen.
 
-    Lone surrogates become U+FFFD, a right-to-left override is read backwards, and text that is hidden in invisible
-    characters is spelt out, because the model that gets the text will read it.
+    A right-to-left override is read backwards, and text that is hidden in invisible characters is spelt out, because
+    the model that gets the text will read it.
     """
     kept = {at for flag in _FLAG.finditer(text) for at in range(*flag.span())}
     units = {found.start(): _reversed(found) for found in _OVERRIDE.finditer(text)}
@@ -97,11 +97,9 @@ def _spelt_out(found: re.Match[str]) -> Edit:
 
 
 def _replacement(text: str, start: int, end: int, right_to_left: bool) -> str:
-    """What a run of one hidden character becomes: nothing, one of it, spaces, or U+FFFD for each surrogate."""
+    """What a run of one hidden character becomes: nothing, one of it, or a space."""
     char = text[start]
     before, after = text[max(0, start - 1) : start], text[start + 1 : start + 2]
-    if "\ud800" <= char <= "\udfff":
-        return "\ufffd" * (end - start)
     if char == "\u2800":
         between = before.isascii() and text[end : end + 1].isascii() and (before + text[end : end + 1]).isalnum()
         return " " if between else text[start:end]

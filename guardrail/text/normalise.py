@@ -8,60 +8,23 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
 from functools import lru_cache
 
-import re2
-
 from guardrail.text.characters import HIDDEN, MARKS, hidden, marks
-from guardrail.text.edits import Edit, Normalised, apply, unchanged
+from guardrail.text.edits import Normalised, apply, unchanged
 from guardrail.text.homoglyphs import FOREIGN, homoglyphs
-from guardrail.text.lookalikes import ALL, LATIN
 from guardrail.text.spacing import spaced
 from guardrail.text.styled import STYLED, styled
+from guardrail.text.suspicion import is_clean, may_be_spaced
 from guardrail.text.tokens import Respeller
 from guardrail.text.words import Vocabulary, load
 
 __all__ = ["Normalised", "fold", "normalise"]
 
 _PASSES = 12  # more than a text can nest spaced words in spaced words: each level needs four times the length
-_ALPHABET = "abcdefghijklmnopqrstuvwxyz"
-_OTHER_LETTERS = "абвгдеёжзийклмнопрстуфхцчшщъыьэюяіїєґαβγδεζηθικλμνξοπρστυφχψωàáâäãåèéêëìíîïòóôöõùúûüçñ"
-_ONE = r"[A-Za-z0-9@$!*]"
-_GAP = r"[^A-Za-z0-9@$!*]{1,3}"
-
-_TRIPLE = "|".join(letter * 3 for letter in _ALPHABET)
-_SPELLING = (
-    rf"(?i:{_TRIPLE}|[bcdfgkmnpst]v[bcdfgkmnpst])"
-    r"|[A-Za-z][0-9@$]|[0-9@$!|+][A-Za-z]|[A-Za-z][!|+][A-Za-z0-9@$]"
-    r"|[A-Za-z][*#%^~&?=._-]{1,6}[A-Za-z0-9@$!|+]|[0-9@$!|+][*#%^~&?=._-]{1,6}[A-Za-z]|[A-Za-z]\*"
-    r"|[a-z][A-Z][a-z][A-Z]|[A-Z][a-z][A-Z][a-z][A-Z]"
-    rf"|(?:^|[^A-Za-z0-9_']){_ONE}{_GAP}{_ONE}{_GAP}{_ONE}(?:$|[^A-Za-z0-9])"
-)
-
-
-def _class(characters: str) -> str:
-    """A character class for RE2, which takes no surrogates."""
-    return characters.replace("\ud800-\udfff", "")
-
-
-_ASCII_SUSPECT = re2.compile(rf"\x00|{_SPELLING}")
-_FANCY = "".join(
-    re.escape(char)
-    for char in ALL
-    if not "\u0370" <= char <= "\u058f" and not "\u2c80" <= char <= "\u2cff" and char not in LATIN
-)  # scripts that nobody mixes with others in a word
-_ANY = rf"[A-Za-z0-9@$!*{FOREIGN}]"
-_SUSPECT = re2.compile(
-    rf"{_SPELLING}|(?:^|[^\pL\pN_']){_ANY}[^\pL\pN]{{1,3}}{_ANY}[^\pL\pN]{{1,3}}{_ANY}(?:$|[^\pL\pN])|[{_class(HIDDEN)}{MARKS}{STYLED}]|[A-Za-z][{FOREIGN}€£¢¥§]|[{FOREIGN}€£¢¥§][A-Za-z]"
-    rf"|(?i:{'|'.join(letter * 3 for letter in _OTHER_LETTERS)})"
-    rf"|[{_FANCY}][{FOREIGN}]|[{FOREIGN}][{_FANCY}]|[{''.join(LATIN)}]{{2}}"
-)
-_LATIN_WORD = re2.compile(r"[A-Za-z]{2}")
-_LOOKALIKE_WORD = re2.compile(rf"(?:^|[^\pL\pN])[{FOREIGN}]{{2,}}(?:$|[^\pL\pN])")
-
 _PUNCTUATION = dict.fromkeys("‘’‚‛ʼʻ′´`＇", "'") | dict.fromkeys("“”„‟″«»", '"') | dict.fromkeys("‐‑‒–—―−", "-")
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _HIDDEN = re.compile(f"[{HIDDEN}]")
 _MARKS = re.compile(f"[{MARKS}]")
 _STYLED = re.compile(f"[{STYLED}]")
@@ -79,7 +42,7 @@ def normalise(text: str, vocabulary: Vocabulary | None = None) -> Normalised:
         text: anything.
         vocabulary: the words that disguised spellings are read as; default the shipped English ones.
     """
-    if _clean(text):
+    if is_clean(text):
         return unchanged(text)
     return _normalise(text, vocabulary or load(), eager=False)
 
@@ -90,25 +53,13 @@ def fold(text: str, vocabulary: Vocabulary | None = None) -> Normalised:
     This is what patterns match on.
     Letters spelt one by one are joined even where they make no known word. Args as for `normalise`.
     """
-    source = unchanged(text) if _clean(text) else _normalise(text, vocabulary or load(), eager=True)
+    source = unchanged(text) if is_clean(text) else _normalise(text, vocabulary or load(), eager=True)
     folded = _folded(source)
     return Normalised(folded.text, folded.offsets, folded.text != text) if folded.changed else folded
 
 
-def _clean(text: str) -> bool:
-    """Whether nothing in the text can be a disguise; errs on the side of False."""
-    if text.isascii():
-        return _ASCII_SUSPECT.search(text) is None
-    try:
-        if _SUSPECT.search(text) is not None:
-            return False
-        return _LATIN_WORD.search(text) is None or _LOOKALIKE_WORD.search(text) is None
-    except UnicodeEncodeError:  # a lone surrogate
-        return False
-
-
 def _normalise(text: str, vocabulary: Vocabulary, *, eager: bool) -> Normalised:
-    current = unchanged(text)
+    current = Normalised(_SURROGATE.sub("\ufffd", text), range(len(text) + 1), True)
     respeller = Respeller(vocabulary)
     for _ in range(_PASSES):
         before = current.text
@@ -121,18 +72,19 @@ def _normalise(text: str, vocabulary: Vocabulary, *, eager: bool) -> Normalised:
 def _once(source: Normalised, vocabulary: Vocabulary, respeller: Respeller, eager: bool) -> Normalised:
     """All stages once, each only where its characters occur."""
     current = source
-    stages: tuple[tuple[re.Pattern[str] | None, Callable[[str], Iterator[Edit]]], ...] = (
+    for needed, stage in (
         (_HIDDEN, hidden),
         (_MARKS, marks),
         (_STYLED, styled),
         (_FOREIGN, lambda text: homoglyphs(text, vocabulary)),
-        (None, lambda text: spaced(text, vocabulary, eager=eager)),
-        (None, respeller.edits),
-    )
-    for needed, stage in stages:
-        if needed is None or needed.search(current.text):
+    ):
+        if needed.search(current.text):
             current = apply(current, stage(current.text))
-    return current
+        if current.text.isascii():
+            break
+    if may_be_spaced(current.text):
+        current = apply(current, spaced(current.text, vocabulary, eager=eager))
+    return apply(current, respeller.edits(current.text))
 
 
 def _folded(source: Normalised) -> Normalised:

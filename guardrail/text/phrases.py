@@ -19,6 +19,7 @@ __all__ = ["Phrases"]
 _WORD = re.compile(
     "(?:[^\\W_]|[\u0900-\u0963\u0966-\u0dff\u0f00-\u0fff\u1700-\u17d3\u1b00-\u1bff\ua880-\uaaff\u200c\u200d])+"
 )
+_ASCII_WORD = re.compile("[A-Za-z0-9]+")
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17d3\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
@@ -86,7 +87,7 @@ class Phrases:
         return spans
 
     def _may_occur(self, text: str) -> bool:
-        words = _WORD.findall(text)
+        words = (_ASCII_WORD if text.isascii() else _WORD).findall(text)
         return not self._heads.isdisjoint(words) or any(map(self._begins, words))
 
     def _begins(self, word: str) -> bool:

@@ -40,7 +40,7 @@ _ROMAN = re.compile(r"m{0,4}(?:cm|cd|d?c{0,4})(?:xc|xl|l?x{0,4})(?:ix|iv|v?i{0,4
 _ALTERNATING = re.compile(r"(?:[a-z][A-Z]){2,}[a-z]?\Z|(?:[A-Z][a-z]){2,}[A-Z]\Z|(?:[A-Z][a-z]){3,}\Z")
 _ORDINAL = re.compile(r"\d+(?:st|nd|rd|th)\Z", re.IGNORECASE)
 _INNER_SYMBOLS = frozenset("0123456789!@$")  # read within words of four letters; others from five on
-_NUMERONYM = re.compile(r"[A-Za-z]\d{1,2}[A-Za-z]\Z")  # i18n, l10n, a11y
+_NUMBERED = re.compile(r"\d+[^\W\d_]+\Z|[^\W\d_]+\d+\Z|[A-Za-z]\d{1,2}[A-Za-z]\Z")  # 11am, area51, i18n, a11y
 _CASED = re.compile(r"[^a-z]*\Z|[^A-Z]*\Z|[A-Z][^A-Z]*\Z")  # capitals, small letters, or one capital first
 _ALPHABETIC = re.compile("[A-Za-z\u00c0-\u024f\u0370-\u052f\u1e00-\u1fff]+\\Z")  # Latin, Greek, Cyrillic
 _MASK_RUN = re.compile(f"[{re.escape(MASKS)}]+")
@@ -155,7 +155,7 @@ def leet(token: str, vocabulary: Vocabulary, *, code: bool) -> Reading | None:
 
 def _likely(token: str, size: int, letters: int, symbols: list[str]) -> bool:
     """Whether a token that reads as a common word is likelier a disguise than a name, a unit or a code."""
-    if letters < 2 or _NUMERONYM.match(token) or not _CASED.match(token):
+    if letters < 2 or _NUMBERED.match(token) or not _CASED.match(token):
         return False
     if size < (5 if token.isupper() or not _INNER_SYMBOLS.issuperset(symbols) else 4):
         return False

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from guardrail.text.edits import Edit
 from guardrail.text.segment import fenced_code
 from guardrail.text.spelling import LEET, MASKS, Piece, alternating, leet, masked, read, stretched
+from guardrail.text.suspicion import chunks
 from guardrail.text.words import Vocabulary
 from guardrail.types import Span
 
@@ -56,7 +57,7 @@ class Respeller:
         """Put plain spellings for disguised ones. In addresses nothing is read, in code only sensitive words."""
         quiet = _Quiet(text)
         swinging = self._swinging(text)
-        for token in _TOKEN.finditer(text):
+        for token in _TOKEN.finditer(text) if swinging else _tokens(text):
             spelling = token.group()
             if swinging and _SWING.match(spelling) and self._vocabulary.knows(spelling.lower()):
                 yield token.start(), token.end(), spelling.lower(), range(*token.span())
@@ -132,6 +133,11 @@ def _edits(shift: int, pieces: Iterable[Piece]) -> Iterator[Edit]:
     for start, end, string in pieces:
         origins = [shift + start + at for at in range(len(string))]
         yield shift + start, shift + end, string, origins
+
+
+def _tokens(text: str) -> Iterator[re.Match[str]]:
+    for start, end in chunks(text):
+        yield from _TOKEN.finditer(text, start, end)
 
 
 class _Quiet:

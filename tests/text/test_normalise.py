@@ -98,7 +98,7 @@ DISGUISED = {
 }
 
 CLEAN = """
-3D, 4K, mp3, v2, 4chan, 100%, R2D2, C3PO, covid19, b2b, i18n, l10n, k8s, H2O, CO2, x86, utf8, sha256.
+3D, 4K, 11am, mp3, v2, 4chan, 100%, R2D2, C3PO, covid19, b2b, i18n, l10n, k8s, H2O, CO2, x86, utf8, sha256.
 The 1st, 2nd, 3rd, 4th, 60th and 80th; 10am, 9:30pm, 1080p, 50s, 90's, $5, $100k, 3.5%, 1-800-555-0199, 2024-01-02.
 Prepar3D, A$AP Rocky, Ke$ha, Se7en, Toys"R"Us, AT&T, C++, C#, a+b, x*y*z, 2*3*4, **bold** and *italic* words*.
 www aaa xxx VIII XXXIII III AAA IEEE ABSSSI NNNN. Brrr, shhh, pfff, zzz!
