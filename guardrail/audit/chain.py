@@ -54,17 +54,20 @@ def canonical(value: object) -> str:
     return _encode(value)
 
 
-def content(decision: Row, scores: Sequence[Row], reasons: Sequence[Row], rewrites: Sequence[Row]) -> bytes:
+def content(
+    decision: Row, scores: Mapping[str, float | None], reasons: Sequence[Row], rewrites: Sequence[Row]
+) -> bytes:
     """Return what the hash of a decision covers.
 
     Args:
-        decision, scores, reasons, rewrites: rows as they are stored (or are about to be), with the values of JSON
-            columns as canonical text: writing needs that text anyway, and making it is most of the work here.
+        decision, reasons, rewrites: rows as they are stored (or are about to be), with the values of JSON columns as
+            canonical text: writing needs that text anyway, and making it is most of the work here.
+        scores: classifier to value.
     """
     created_at: datetime = decision["created_at"]
     lines = [_encode([CONTENT_VERSION, created_at.isoformat(timespec="microseconds"), *_DECISION(decision)])]
     lines += _DECISION_JSON(decision)
-    lines.append(canonical({row["classifier"]: row["value"] for row in scores}))
+    lines.append(canonical(scores))
     for reason in reasons:
         lines.append(_encode(["reason", *_REASON(reason)]))
         lines += _REASON_JSON(reason)

@@ -57,12 +57,11 @@ def prepare(
     row["id"] = key
     row["community"] = identifier(community)
     row["conversation"] = None if conversation is None else identifier(conversation)
-    scores = [
-        {"decision_id": key, "classifier": who, "value": value} for who, value in _numbers(decision.scores).items()
-    ]
+    values = _numbers(decision.scores)
+    scores = [{"decision_id": key, "classifier": who, "value": value} for who, value in values.items()]
     reasons = [_reason_row(key, position, reason) for position, reason in enumerate(decision.reasons)]
     rewrites = _rewrite_rows(key, decision.rewrite, salt, store_text) if decision.rewrite is not None else []
-    return DecisionRows(row, scores, reasons, rewrites, chain.content(row, scores, reasons, rewrites))
+    return DecisionRows(row, scores, reasons, rewrites, chain.content(row, values, reasons, rewrites))
 
 
 def _decision_row(decision: Decision, salt: str, store_text: bool) -> Row:

@@ -10,13 +10,14 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, Connection, Table, exists, func, select
+from sqlalchemy import JSON, Boolean, ColumnElement, Connection, Table, Text, exists, func, select, type_coerce
 
 from guardrail.audit import chain
 from guardrail.audit.escaping import unescape
-from guardrail.audit.tables import chain_heads, decisions, policy_revisions, reasons, rewrites, scores
+from guardrail.audit.tables import UtcDateTime, chain_heads, decisions, policy_revisions, reasons, rewrites, scores
 
 __all__ = ["ChainReport", "Problem", "Verification", "verify"]
 
@@ -24,10 +25,21 @@ _SLICE = 1000
 
 _JSON_COLUMNS = {
     table.name: [column.name for column in table.columns if isinstance(column.type, JSON)]
-    for table in (decisions, scores, reasons, rewrites)
+    for table in (decisions, reasons, rewrites)
 }
 
+_BOOLEANS = {
+    table.name: [column.name for column in table.columns if isinstance(column.type, Boolean)]
+    for table in (decisions, reasons, rewrites)
+}
+_CONVERTED = (JSON, UtcDateTime, Boolean)
+_TRUTH = {0: False, 1: True}
+
 Row = Mapping[Any, Any]
+_Scores = dict[str, dict[str, float | None]]
+_Parts = dict[str, list[Row]]
+
+_WRONG_KIND = (TypeError, ValueError, AttributeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +104,12 @@ def _verify_chain(connection: Connection, community: str, head: Any) -> tuple[Ch
     count, last, previous = 0, 0, chain.GENESIS
     for decision, body in _contents(connection, community):
         count += 1
-        problems += _check_row(decision, body, last, previous, name)
-        if decision["sequence"] > end:
-            problems.append(_problem("inserted", decision, "it stands beyond the end of its chain"))
-        last, previous = decision["sequence"], decision["hash"]
+        try:
+            problems += [*_check_row(decision, body, last, previous, name), *_check_end(decision, end)]
+        except _WRONG_KIND:  # SQLite keeps any kind of value in any column
+            problems.append(_problem("altered", decision, "it holds a value of a kind that was never recorded"))
+        else:
+            last, previous = decision["sequence"], decision["hash"]
     if last < end:
         problems.append(Problem("removed", name, last + 1, None, _gap(last + 1, end)))
     elif last == end and previous != end_hash:
@@ -117,6 +131,11 @@ def _check_row(decision: Row, body: bytes, last: int, previous: str, name: str) 
         yield _problem("altered", decision, "its fields, scores, reasons or rewrites are not those that were recorded")
     for column, problem in _check_texts(decision):
         yield _problem("altered", decision, f"its {column} {problem}")
+
+
+def _check_end(decision: Row, end: int) -> Iterator[Problem]:
+    if decision["sequence"] > end:
+        yield _problem("inserted", decision, "it stands beyond the end of its chain")
 
 
 def _check_texts(decision: Row) -> Iterator[tuple[str, str]]:
@@ -145,35 +164,74 @@ def _contents(connection: Connection, community: str) -> Iterator[tuple[Row, byt
         if not rows:
             return
         ids = [row["id"] for row in rows]
-        parts = [_children(connection, table, ids) for table in (scores, reasons, rewrites)]
+        score = _scores(connection, ids)
+        reason, rewrite = _parts(connection, reasons, ids), _parts(connection, rewrites, ids)
         for row in rows:
-            score, reason, rewrite = (part.get(row["id"], []) for part in parts)
-            yield {**row, "rewrites": rewrite}, chain.content(_as_text(decisions, row), score, reason, rewrite)
+            yield {**row, "rewrites": rewrite.get(row["id"], ())}, _content(row, score, reason, rewrite)
         after = rows[-1]["sequence"], rows[-1]["id"]
+
+
+def _content(row: Row, score: _Scores, reason: _Parts, rewrite: _Parts) -> bytes:
+    key = row["id"]
+    try:
+        return chain.content(row, score.get(key, {}), reason.get(key, ()), rewrite.get(key, ()))
+    except _WRONG_KIND:
+        return b""  # no recorded decision hashes to this
 
 
 def _slice(connection: Connection, community: str, after: tuple[int, str] | None) -> Sequence[Row]:
     # Ordered by (sequence, id): without the unique constraint, which a forger may drop, a place can be taken twice.
-    query = select(decisions).where(decisions.c.community == community)
+    query = select(*_columns(connection, decisions)).where(decisions.c.community == community)
     if after is not None:
         sequence, key = after
         same = (decisions.c.sequence == sequence) & (decisions.c.id > key)
         query = query.where(decisions.c.sequence >= sequence, (decisions.c.sequence > sequence) | same)
-    return connection.execute(query.order_by(decisions.c.sequence, decisions.c.id).limit(_SLICE)).mappings().all()
+    query = query.order_by(decisions.c.sequence, decisions.c.id).limit(_SLICE)
+    return [_as_hashed(connection, decisions, row) for row in connection.execute(query).mappings()]
 
 
-def _children(connection: Connection, table: Table, ids: Sequence[str]) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = defaultdict(list)
-    query = select(table).where(table.c.decision_id.in_(ids)).order_by(*table.primary_key.columns)
-    for row in connection.execute(query).mappings():
-        found[row["decision_id"]].append(_as_text(table, row))
+def _scores(connection: Connection, ids: Sequence[str]) -> _Scores:
+    found: _Scores = defaultdict(dict)
+    query = select(scores.c.decision_id, scores.c.classifier, scores.c.value).where(scores.c.decision_id.in_(ids))
+    for key, classifier, value in connection.execute(query):
+        found[key][classifier] = value
     return found
 
 
-def _as_text(table: Table, row: Row) -> Row:
-    """Return the row with its JSON columns as the canonical text that was hashed."""
-    encoded = {name: chain.canonical(row[name]) for name in _JSON_COLUMNS[table.name] if row[name] is not None}
-    return {**row, **encoded} if encoded else row
+def _parts(connection: Connection, table: Table, ids: Sequence[str]) -> _Parts:
+    found: _Parts = defaultdict(list)
+    query = select(*_columns(connection, table)).where(table.c.decision_id.in_(ids)).order_by(*table.primary_key)
+    for row in connection.execute(query).mappings():
+        found[row["decision_id"]].append(_as_hashed(connection, table, row))
+    return found
+
+
+def _columns(connection: Connection, table: Table) -> list[ColumnElement[Any]]:
+    """The columns of a table; on SQLite, which keeps any kind of value in any column, as they are and not converted."""
+    if connection.dialect.name != "sqlite":
+        return list(table.columns)
+    return [
+        type_coerce(column, Text).label(column.name) if isinstance(column.type, _CONVERTED) else column
+        for column in table.columns
+    ]
+
+
+def _as_hashed(connection: Connection, table: Table, row: Row) -> Row:
+    """Return the row in the form that was hashed: JSON as canonical text, which JSONB does not keep, times parsed."""
+    if connection.dialect.name != "sqlite":
+        found = {name: row[name] for name in _JSON_COLUMNS[table.name]}
+        return {**row, **{name: chain.canonical(value) for name, value in found.items() if value is not None}}
+    values: dict[str, Any] = {name: _TRUTH.get(row[name], row[name]) for name in _BOOLEANS[table.name]}
+    if table is decisions:
+        values["created_at"] = _moment(row["created_at"])
+    return {**row, **values} if values else row
+
+
+def _moment(text: Any) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC)
+    except _WRONG_KIND:
+        return None  # makes a content that was never hashed
 
 
 def _verify_revisions(connection: Connection) -> Iterator[Problem]:

@@ -143,6 +143,32 @@ def test_a_changed_text_is_named(filled: AuditStore, table: Table, values: dict[
     assert {(one.kind, one.community, one.sequence, one.id) for one in found} == {("altered", "gamers", 4, "g4")}
 
 
+def test_the_text_of_a_json_value_is_not_the_value(filled: AuditStore) -> None:
+    one = filled.get("g4")
+    assert one is not None
+    tamper(filled, update(decisions).where(decisions.c.id == "g4").values(rules=chain.canonical(dict(one.rules))))
+    assert [(found.kind, found.id) for found in problems(filled)] == [("altered", "g4")]
+
+
+def test_values_of_a_wrong_kind_are_found(sqlite_store: AuditStore, policy: Policy, rewritten: Make) -> None:
+    sqlite_store.record([rewritten(id="g1"), rewritten(id="g2"), rewritten(id="g3")], policy=policy, community="gamers")
+    missed = []
+    for table in (decisions, scores, reasons, rewrites):
+        key = "id" if table is decisions else "decision_id"
+        for name in {column.name for column in table.columns} - {key, "community"}:
+            for value in ("x'ff00'", "'rubbish'", "'2026-13-45'"):
+                with sqlite_store.engine.connect() as connection:
+                    statement = f"UPDATE OR REPLACE {table.name} SET {name} = {value} WHERE {key} = 'g2'"  # noqa: S608
+                    connection.exec_driver_sql("PRAGMA defer_foreign_keys=ON")
+                    connection.exec_driver_sql(statement)
+                    found = verify_module.verify(connection)
+                    connection.rollback()
+                if found.ok:
+                    missed.append((table.name, name, value))
+    assert missed == []
+    assert sqlite_store.verify().ok
+
+
 def test_a_text_added_to_an_unaltered_decision_is_found(filled: AuditStore) -> None:
     tamper(filled, update(decisions).where(decisions.c.id == "g3").values(delivered_text="Something else."))
     assert [one.detail for one in problems(filled)] == ["its delivered text was added"]
