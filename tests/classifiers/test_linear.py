@@ -131,7 +131,7 @@ def test_a_long_text_is_read_whole_and_says_where(head: LinearHead, encoder: Enc
     assert "apple pie" in text[start:end]
     assert end - start < 400
     clean = LinearClassifier("pie", head, encoder.name, "cpu").score([Passage(filler * 600)])[0]
-    assert score.value > 5 * clean.value
+    assert score.value > 2 * clean.value
 
 
 def test_disguise_is_undone(head: LinearHead, encoder: Encoder) -> None:

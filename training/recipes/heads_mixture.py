@@ -367,7 +367,9 @@ LENGTHS = {
     "oasst-model-eval": 900,
 }
 # The encoder reads English: of other languages the heads learn little more than that they are no harm by themselves.
-FOREIGN = {"germeval2018": 700, "korean-hate": 700}
+EVERYDAY = {"goemotions": 3.0, "self-dialogue": 2.0, "synthetic-persona-chat": 2.0, "chatterbot-corpus": 2.0}
+FOREIGN = ("germeval2018", "korean-hate")
+CAP_OF = {"germeval2018": 700, "korean-hate": 700, "goemotions": 8_000}  # other caps for training rows
 
 
 def own_rows(folder: Path) -> Iterator[tuple[str, Row]]:
@@ -395,10 +397,13 @@ def weight_of(source: str, row: Row) -> float:
 
     Our own sentences are few, but each shows where a head has to tell two things apart. The instructions that BIPIA
     injects are ordinary requests, an attack only by their place: at full weight they make every request look like one.
+    Small talk is what a head will see most of.
     """
     if source.startswith("own-"):
         return 3.0
-    return 0.2 if source == "bipia" and row.labels["prompt_injection"] else 1.0
+    if source == "bipia" and row.labels["prompt_injection"]:
+        return 0.2
+    return EVERYDAY.get(source, 1.0)
 
 
 def held_aside(data: Path) -> set[str]:
@@ -418,7 +423,7 @@ def draw(rows: list[Row], source: str, rng: random.Random) -> Iterator[Row]:
     for row in rows:
         groups[row.split, stratum(source, row)].append(row)
     for (split, kind), members in sorted(groups.items()):
-        cap = FOREIGN.get(source, CAPS[split]) if split == "train" else CAPS[split]
+        cap = CAP_OF.get(source, CAPS[split]) if split == "train" else CAPS[split]
         rng.shuffle(members)
         yield from members if kind == "rare" and split == "train" else members[:cap]
 
