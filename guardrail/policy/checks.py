@@ -24,12 +24,12 @@ def check(document: PolicyDocument) -> list[Problem]:
 
 
 def advise(document: PolicyDocument) -> list[Problem]:
-    """What is allowed and probably not meant."""
+    """What is allowed and probably not meant. An unused linear head is not: it costs nothing, and others may extend."""
     used = {name for rule in document.rules.values() for name in rule.weights} | set(document.guides.toward)
     advice = [
         Problem(("classifiers", name), "is weighed by no rule and steers nothing")
-        for name in document.classifiers
-        if name not in used
+        for name, spec in document.classifiers.items()
+        if name not in used and spec.kind != "linear"
     ]
     for name, rule in document.rules.items():
         if rule.combine == "max":
