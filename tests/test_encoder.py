@@ -154,17 +154,17 @@ def test_calls_that_find_it_busy_share_one_batch() -> None:
     assert not slow._queue
 
 
-def test_a_failure_reaches_its_callers_and_nobody_hangs() -> None:
+def test_a_failure_reaches_its_caller_alone_and_nobody_hangs() -> None:
     backend = SlowBackend()
     backend.poison = 2
     slow = Encoder("slow", backend, "0" * 64, Path(), "cpu")
     with ThreadPoolExecutor(8) as pool:
         futures = queue_behind(slow, backend, pool, ["1", "2", "3"])
         backend.go_on.set()
-        assert futures[0].result(10).shape == (1, 2)
-        for future in futures[1:]:
-            with pytest.raises(RuntimeError, match="out of memory"):
-                future.result(10)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            futures[1].result(10)
+        assert [int(futures[place].result(10)[0, 0]) for place in (0, 2)] == [1, 3]
+    assert backend.batches == [1, 2, 1, 1]  # the batch of two failed, so each was tried alone
     assert slow.encode(["4"])[0, 0] == 4
 
 
@@ -186,8 +186,15 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         verify_files(tmp_path, {"tokenizer.json": "0" * 64})
 
 
-def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="cannot be loaded"):
+def test_a_folder_without_safetensors_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(b"code could hide here")
+    with pytest.raises(CheckpointError, match="holds no weights as safetensors"):
+        load_encoder(str(tmp_path), "cpu")
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    shutil.copy(embedded_directory() / "model.safetensors", tmp_path)
+    with pytest.raises(CheckpointError, match=r"cannot be loaded: .* Name a directory"):
         load_encoder(str(tmp_path), "cpu")
 
 

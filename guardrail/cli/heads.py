@@ -19,6 +19,7 @@ from guardrail.errors import ClassifierError, DataError, did_you_mean
 if TYPE_CHECKING:
     from guardrail.evaluate.data import LabelledText
     from guardrail.evaluate.heads import HeadReport
+    from guardrail.evaluate.metrics import Estimate
     from guardrail.learn.embeddings import Advance
     from guardrail.policy.bundle import LinearHead
 
@@ -167,13 +168,19 @@ def _heads(folder: Path | None, wanted: list[str] | None) -> Mapping[str, Linear
 
 
 def _table(reports: Mapping[str, HeadReport]) -> Table:
-    from guardrail.learn.report import mean_and_interval
-
-    table = Table("head", "rows", "positive", "AUROC", "AUPRC", "recall at 1% FPR", "ECE", box=None)
+    columns = ("head", "rows", "positive", "AUROC", "AUPRC", "recall at 1% FPR", "calibration error")
+    table = Table(*columns, box=None, caption="Below each value its 95% interval.")
     for name, report in reports.items():
-        cells = [mean_and_interval(estimate) for estimate in report.metrics.values()]
-        table.add_row(name, f"{report.n:,}", f"{report.positives:,}", *cells)
+        table.add_row(name, f"{report.n:,}", f"{report.positives:,}", *map(_cell, report.metrics.values()))
     return table
+
+
+def _cell(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return "none"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.3f}"
+    return f"{estimate.value:.3f}\n{estimate.low:.2f}–{estimate.high:.2f}"
 
 
 @app.command("list")
@@ -195,5 +202,6 @@ def list_all(
     table = Table("head", "encoder", "sha256", "card", box=None)
     for facts in found:
         card = Path(facts["file"]).with_suffix(".md")
-        table.add_row(facts["name"], facts["encoder"], facts["sha256"][:12], str(card) if card.is_file() else "none")
+        table.add_row(facts["name"], facts["encoder"], facts["sha256"][:12], card.name if card.is_file() else "none")
     console.print(table)
+    note(f"in {heads or SHIPPED}")

@@ -63,7 +63,9 @@ def test_the_report_counts_and_measures(tmp_path: Path) -> None:
     def judge(texts):
         return np.array([0.9 if "moron" in text else 0.1 for text in texts])
 
-    report = evaluate_repair(guard, load_encoder(), judge, read_cases(tmp_path / "p.jsonl.gz", "test"), lambda: steps.append(1))
+    report = evaluate_repair(
+        guard, load_encoder(), judge, read_cases(tmp_path / "p.jsonl.gz", "test"), lambda: steps.append(1)
+    )
     assert len(steps) == report["cases"] == 3
     assert (report["flagged"], report["rewritten_by_dglm"]) == (2, 1)
     assert report["rewritten_share_of_flagged"] == 0.5
@@ -78,7 +80,9 @@ def test_the_report_counts_and_measures(tmp_path: Path) -> None:
 def test_the_independent_judge_learns_from_evaluation_only_sets(tmp_path: Path) -> None:
     bad = [f"you are a stupid {noun}" for noun in ("clown", "fool", "pig", "rat", "toad", "worm")]
     good = [f"the {noun} is in the garden" for noun in ("clown", "tool", "pig", "cat", "toad", "bird")]
-    rows = [{"text": text, "labels": {"toxicity": 1}} for text in bad] + [{"text": t, "labels": {"toxicity": 0}} for t in good]
+    rows = [{"text": text, "labels": {"toxicity": 1}} for text in bad] + [
+        {"text": t, "labels": {"toxicity": 0}} for t in good
+    ]
     for name in JUDGE_FILES:
         write(tmp_path / "labelled" / f"{name}.jsonl.gz", [*rows, {"text": "no label", "labels": {}}])
     toxic, fine = train_judge(tmp_path)(["you stupid dog", "the dog is in the garden"])

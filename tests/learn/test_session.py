@@ -76,7 +76,7 @@ def test_train_refuses_what_it_cannot_learn(data: Path, tmp_path: Path) -> None:
         (["--head", "calm"], "the head 'calm' needs at least 5 positive and 5 negative train rows"),
         (["--head", "insul"], "no row has the label 'insul'; there are calm, insult. Did you mean 'insult'?"),
         (["--sources", str(tmp_path / "none.yaml")], "none.yaml: cannot be read as YAML"),
-        (["--encoder", str(tmp_path)], "cannot be loaded"),
+        (["--encoder", str(tmp_path)], "holds no weights as safetensors"),
     ):
         found = CLI.invoke(app, ["train", "--data", str(data), "--out", str(tmp_path / "out"), *arguments])
         assert found.exit_code == 2
