@@ -56,7 +56,16 @@ def decide(passage: Passage) -> Decision:
     elif REDACT in passage.text:
         action, state, text = Action.REDACT, State.REDACTED, passage.text.replace(REDACT, "[…]")
     return Decision(
-        "d", action, state, 0.0, passage.stage, "p", "r", text, passage.text, refusal=None if text is not None else REFUSAL
+        "d",
+        action,
+        state,
+        0.0,
+        passage.stage,
+        "p",
+        "r",
+        text,
+        passage.text,
+        refusal=None if text is not None else REFUSAL,
     )
 
 
@@ -86,7 +95,9 @@ def chunk(index: int, text: str | None, finish: str | None = None) -> Event:
     return Event({"id": "c", "choices": [{"index": index, "delta": delta, "finish_reason": finish}]})
 
 
-def run(guard: Judge, events: list[Event], request: dict[str, Any] | None = None) -> tuple[dict[int, str], dict[int, str], Any]:
+def run(
+    guard: Judge, events: list[Event], request: dict[str, Any] | None = None
+) -> tuple[dict[int, str], dict[int, str], Any]:
     """(texts by choice, finish reasons by choice, the moderator)."""
     exchange = Exchange(guard, FORMATS["chat_completions"], {"messages": [], **(request or {})}, Memory())
     moderator = exchange.stream()
@@ -110,9 +121,9 @@ def run(guard: Judge, events: list[Event], request: dict[str, Any] | None = None
     return texts, finishes, moderator
 
 
-texts = st.lists(st.tuples(st.lists(st.sampled_from(WORDS), min_size=1, max_size=5), st.sampled_from(ENDS)), max_size=8).map(
-    lambda parts: "".join(" ".join(words) + end for words, end in parts)
-)
+texts = st.lists(
+    st.tuples(st.lists(st.sampled_from(WORDS), min_size=1, max_size=5), st.sampled_from(ENDS)), max_size=8
+).map(lambda parts: "".join(" ".join(words) + end for words, end in parts))
 
 
 def cut(text: str, data: st.DataObject) -> list[str]:
@@ -134,7 +145,9 @@ def test_what_is_delivered_does_not_depend_on_the_cuts(text: str, data: st.DataO
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
-@given(text=texts, data=st.data(), hold=st.sampled_from(["sentence", "paragraph", "all"]), max_chars=st.integers(20, 60))
+@given(
+    text=texts, data=st.data(), hold=st.sampled_from(["sentence", "paragraph", "all"]), max_chars=st.integers(20, 60)
+)
 def test_nothing_disallowed_leaves_in_any_mode(text: str, data: st.DataObject, hold: str, max_chars: int) -> None:
     parts = cut(text, data)
     events = [*(chunk(0, part) for part in parts), chunk(0, None, "stop")]
@@ -158,7 +171,10 @@ def test_choices_do_not_disturb_each_other(first: str, second: str, data: st.Dat
     delivered, finishes, _ = run(Judge(), events, {"n": 2})
     assert tidy(delivered.get(0, "")) == tidy(expected(first))
     assert tidy(delivered.get(1, "")) == tidy(expected(second))
-    assert finishes == {0: "content_filter" if BLOCK in first else "stop", 1: "content_filter" if BLOCK in second else "length"}
+    assert finishes == {
+        0: "content_filter" if BLOCK in first else "stop",
+        1: "content_filter" if BLOCK in second else "length",
+    }
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -202,7 +218,9 @@ def test_a_sentence_leaves_as_soon_as_it_is_cleared() -> None:
     moderator = exchange.stream()
 
     def push(text: str) -> str:
-        return "".join(event.data["choices"][0]["delta"]["content"] for event in pump(exchange, moderator.push(chunk(0, text))))
+        return "".join(
+            event.data["choices"][0]["delta"]["content"] for event in pump(exchange, moderator.push(chunk(0, text)))
+        )
 
     assert push("The first") == ""
     assert push(" sentence.") == ""

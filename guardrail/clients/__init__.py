@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from guardrail.errors import ConfigurationError
 
@@ -65,7 +65,7 @@ def wrap(
     if litellm.is_litellm(client):
         return litellm.guarded(client, moderator, spec)  # type: ignore[no-any-return]
     if callable(client) and not isinstance(client, type | ModuleType):
-        return functions.guarded(client, moderator, spec)  # type: ignore[no-any-return]
+        return cast("C", functions.guarded(client, moderator, spec))
     raise ConfigurationError(
         f"{client!r} cannot be wrapped: expected an openai or anthropic client object, the litellm module, a litellm function "
         "or Router, or a callable that takes messages and returns text."

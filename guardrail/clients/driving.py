@@ -42,7 +42,9 @@ async def adecide(exchange: Exchange, asked: Any) -> Sequence[Decision]:
     try:
         if isinstance(asked, Check):
             return await asyncio.to_thread(guard.check_many, asked.passages)
-        decisions = await guard.amoderate(asked, request_id=exchange.ledger.request_id, conversation=exchange.conversation)
+        decisions = await guard.amoderate(
+            asked, request_id=exchange.ledger.request_id, conversation=exchange.conversation
+        )
     except GuardrailError:
         raise
     except Exception as error:

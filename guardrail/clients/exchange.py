@@ -271,7 +271,7 @@ class Exchange:
             settled = unit.settle(own)
             text = None if settled is None else str(settled[0])
             lanes.setdefault(unit.pieces[0].lane, []).append((unit.pieces[0], text, withheld(own)))
-        return any([self._lane(document, lane, settled) for lane, settled in lanes.items()])
+        return any(self._lane(document, lane, settled) for lane, settled in lanes.items())
 
     def _lane(
         self, document: dict[str, Any], lane: int, settled: list[tuple[Piece, str | None, Decision | None]]

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from guardrail.clients.arguments import Arguments
 from guardrail.clients.driving import adrive, apump, drive, pump
@@ -171,7 +171,7 @@ class ModeratedStream:
         for stream in (self._texts, self._source):
             _close(stream)
 
-    def __enter__(self) -> ModeratedStream:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -224,7 +224,7 @@ class AsyncModeratedStream:
         """End the stream, and the iterator behind it."""
         await self._texts.aclose()  # type: ignore[attr-defined]  # an async generator
 
-    async def __aenter__(self) -> AsyncModeratedStream:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -137,8 +137,8 @@ class GuardedStream:
         self._chunks: Iterator[Any] | None = None
         self._achunks: AsyncIterator[Any] | None = None
 
-    @property
-    def __class__(self) -> type:  # type: ignore[override]
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
         source = self.__dict__.get("_source")
         return GuardedStream if source is None else type(source)
 
@@ -201,7 +201,8 @@ class GuardedStream:
 
     def _event(self, chunk: Any) -> Event:
         data = plain_document(chunk)
-        holder = data.get("response") if isinstance(data.get("response"), dict) else data
+        response = data.get("response")
+        holder: dict[str, Any] = response if isinstance(response, dict) else data
         if isinstance(holder.get("id"), str):
             remember(self._exchange.ledger, ids=(holder["id"],))
         return Event(data, raw=chunk)

@@ -197,9 +197,8 @@ def _assistant_pieces(message: dict[str, Any], path: Path, lane: int) -> list[Pi
     pieces: list[Piece] = []
     if isinstance(message.get("refusal"), str):
         pieces.append(Piece((*path, "refusal"), message["refusal"], Stage.OUTPUT, lane=lane))
-    for key in _REASONING:
-        if isinstance(message.get(key), str):
-            pieces.append(Piece((*path, key), message[key], Stage.OUTPUT, Form.OPAQUE, lane))
+    reasoning = [key for key in _REASONING if isinstance(message.get(key), str)]
+    pieces += [Piece((*path, key), message[key], Stage.OUTPUT, Form.OPAQUE, lane) for key in reasoning]
     audio = message.get("audio")
     if isinstance(audio, dict) and isinstance(audio.get("transcript"), str):
         pieces.append(Piece((*path, "audio", "transcript"), audio["transcript"], Stage.OUTPUT, Form.OPAQUE, lane))

@@ -86,7 +86,7 @@ class CompletionChunks:
         head: id, object, created and model for events of our own until an event of the upstream has been seen.
     """
 
-    schema = None
+    schema: Mapping[str, Any] | None = None
 
     def __init__(self, head: Mapping[str, Any]) -> None:
         self._head = dict(head)

@@ -65,7 +65,9 @@ class StreamFormat(Protocol):
 class WireFormat(Protocol):
     """One request and response format."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is called in routes and errors."""
 
     def turns(self, request: dict[str, Any]) -> list[Turn]:
         """The conversation in a request, oldest turn first.

@@ -45,7 +45,7 @@ def answer_schema(request: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return schema if isinstance(schema, dict) else None
 
 
-def block_pieces(block: Any, path: Path, stage: Stage) -> tuple[list[Piece], list[Unscanned]]:
+def block_pieces(block: Any, path: Path, stage: Stage) -> tuple[list[Piece], list[Unscanned]]:  # noqa: C901 (a table of block types)
     """The texts of one content block.
 
     Raises:

@@ -225,7 +225,7 @@ class ResponseEvents:
         whole = f"{said}\n\n{text}" if said else text
         part = refusal_item("", whole, self._request)["content"][0]
         name, key = ("output_text", "text") if as_text else ("refusal", "refusal")
-        extra = {"logprobs": []} if as_text else {}
+        extra: dict[str, Any] = {"logprobs": []} if as_text else {}
         if self._part is None or not as_text:
             events.append({"type": "response.content_part.added", **where, "part": {**part, key: ""}})
         done = {**item, "status": "incomplete", "content": [part]}

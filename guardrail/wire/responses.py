@@ -65,7 +65,8 @@ class Responses:
 
     def forget(self, document: dict[str, Any], piece: Piece) -> None:
         """Log-probabilities spell the old text out; annotations point into it."""
-        _, item, key, part, *_ = (*piece.path, None, None)
+        rest: tuple[Any, ...] = (*piece.path, None, None)
+        _, item, key, part, *_ = rest
         if key != "content" or not isinstance(item, int) or not isinstance(part, int):
             return
         forget_part(document["output"][item]["content"][part])

@@ -15,9 +15,8 @@ from guardrail.wire.responses import Responses
 
 __all__ = ["FORMATS", "Route", "route"]
 
-FORMATS: dict[str, WireFormat] = {
-    form.name: form for form in (ChatCompletions(), Completions(), Responses(), Messages())
-}
+_ALL = (ChatCompletions(), Completions(), Responses(), Messages())
+FORMATS: dict[str, WireFormat] = {form.name: form for form in _ALL}
 
 
 @dataclass(frozen=True, slots=True)

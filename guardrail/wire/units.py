@@ -72,7 +72,9 @@ class TextUnit:
         (piece,) = self.pieces
         runs = _runs(piece.text) if piece.form is Form.TEXT else [(piece.text, False)]
         return tuple(
-            Passage(text, piece.stage, self._context, editable=editable, path=piece.path) for text, editable in runs if text
+            Passage(text, piece.stage, self._context, editable=editable, path=piece.path)
+            for text, editable in runs
+            if text
         )
 
     def settle(self, decisions: Sequence[Decision]) -> list[Result] | None:

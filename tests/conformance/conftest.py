@@ -194,7 +194,8 @@ def chat_events(reply: Reply, body: dict[str, Any]) -> Iterator[Any]:
 
 def legacy(reply: Reply, body: dict[str, Any]) -> dict[str, Any]:
     choices = [
-        {"index": index, "text": text, "logprobs": None, "finish_reason": "stop"} for index, text in enumerate(reply.texts)
+        {"index": index, "text": text, "logprobs": None, "finish_reason": "stop"}
+        for index, text in enumerate(reply.texts)
     ]
     return {
         "id": f"cmpl-{time.monotonic_ns()}",
@@ -207,7 +208,12 @@ def legacy(reply: Reply, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def legacy_events(reply: Reply, body: dict[str, Any]) -> Iterator[Any]:
-    head = {"id": f"cmpl-{time.monotonic_ns()}", "object": "text_completion", "created": 1, "model": body.get("model", "m")}
+    head = {
+        "id": f"cmpl-{time.monotonic_ns()}",
+        "object": "text_completion",
+        "created": 1,
+        "model": body.get("model", "m"),
+    }
     for index, text in enumerate(reply.texts):
         for piece in pieces(text, reply.chunk):
             yield {**head, "choices": [{"index": index, "text": piece, "logprobs": None, "finish_reason": None}]}
@@ -276,7 +282,11 @@ def response_events(reply: Reply, body: dict[str, Any]) -> Iterator[Any]:
         if item["type"] == "message":
             yield from message_item_events(event, reply, index, item)
         elif item["type"] == "function_call":
-            yield event("response.output_item.added", output_index=index, item={**item, "arguments": "", "status": "in_progress"})
+            yield event(
+                "response.output_item.added",
+                output_index=index,
+                item={**item, "arguments": "", "status": "in_progress"},
+            )
             where = {"item_id": item["id"], "output_index": index}
             for piece in pieces(item["arguments"], reply.chunk):
                 yield event("response.function_call_arguments.delta", **where, delta=piece)
@@ -426,16 +436,22 @@ class Handler(BaseHTTPRequestHandler):
         if reply.raw is not None:
             self.send_body(reply.raw, reply.content_type or "application/json", 200, reply.headers)
             return
-        whole, events = next((found for end, found in FORMATS.items() if path.endswith(end)), (response, response_events))
+        whole, events = next(
+            (found for end, found in FORMATS.items() if path.endswith(end)), (response, response_events)
+        )
         if body.get("stream") or "stream=true" in self.path or path.endswith("streamRawPredict"):
             self.stream(reply, events(reply, body), named=whole in (response, message))
         else:
             self.send_json(whole(reply, body), 200, {**reply.headers}, zipped=reply.fault == "gzip")
 
-    def send_json(self, document: Any, status: int = 200, headers: dict[str, str] | None = None, *, zipped: bool = False) -> None:
+    def send_json(
+        self, document: Any, status: int = 200, headers: dict[str, str] | None = None, *, zipped: bool = False
+    ) -> None:
         data = json.dumps(document).encode()
         extra = {"content-encoding": "gzip"} if zipped else {}
-        self.send_body(gzip.compress(data) if zipped else data, "application/json", status, {**(headers or {}), **extra})
+        self.send_body(
+            gzip.compress(data) if zipped else data, "application/json", status, {**(headers or {}), **extra}
+        )
 
     def send_body(self, data: bytes, content_type: str, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)

@@ -227,7 +227,10 @@ def test_thinking_is_judged(client: Any, upstream: Any, reply: Any, streamed: bo
         ({"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": BAD}]}, Stage.TOOL_RESULT),
         ({"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": BAD}}, Stage.RETRIEVED),
         ({"type": "document", "title": BAD, "source": {"type": "url", "url": "https://x"}}, Stage.RETRIEVED),
-        ({"type": "search_result", "source": "s", "title": "t", "content": [{"type": "text", "text": BAD}]}, Stage.RETRIEVED),
+        (
+            {"type": "search_result", "source": "s", "title": "t", "content": [{"type": "text", "text": BAD}]},
+            Stage.RETRIEVED,
+        ),
         ({"type": "text", "text": BAD, "guardrail_stage": "retrieved"}, Stage.RETRIEVED),
     ],
 )

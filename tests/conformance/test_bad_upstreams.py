@@ -166,7 +166,11 @@ def test_unknown_events_pass_without_text_and_are_refused_with_it(client: OpenAI
 
 def test_duplicate_ids(client: OpenAI, upstream: Any, reply: Any) -> None:
     message = {"role": "assistant", "content": "Fine."}
-    body = {"id": "same", "object": "chat.completion", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+    body = {
+        "id": "same",
+        "object": "chat.completion",
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+    }
     upstream.reply = reply(raw=json.dumps(body).encode())
     answers = [client.chat.completions.create(model="m", messages=HELLO) for _ in range(2)]
     outcomes = [guardrail.outcome(answer) for answer in answers]
@@ -182,7 +186,17 @@ def test_a_long_answer(client: OpenAI, upstream: Any, reply: Any) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "   \n\t ", "\x00", "\x00 zorgle", "\u200fzorgle", "x" * 50_000, "z\u200borgle", "\ud800 zorgle", "ｚｏｒｇｌｅ"],
+    [
+        "",
+        "   \n\t ",
+        "\x00",
+        "\x00 zorgle",
+        "\u200fzorgle",
+        "x" * 50_000,
+        "z\u200borgle",
+        "\ud800 zorgle",
+        "ｚｏｒｇｌｅ",
+    ],
     ids=["empty", "space", "nul", "nul-bad", "rtl", "long", "zero-width", "surrogate", "full-width"],
 )
 @pytest.mark.parametrize("streamed", [False, True])
@@ -243,7 +257,9 @@ def test_when_moderation_fails_nothing_leaves(
     with OpenAI(api_key="k", base_url=upstream.url, max_retries=2) as client:
         guardrail.wrap(client, guard=Broken(guard, error, after))
         delivered = ""
-        with pytest.raises(GuardrailError, match="away|boom") if after < 2 or streamed else pytest.MonkeyPatch.context():
+        with (
+            pytest.raises(GuardrailError, match="away|boom") if after < 2 or streamed else pytest.MonkeyPatch.context()
+        ):
             answer = client.chat.completions.create(model="m", messages=HELLO, stream=streamed)
             for chunk in answer if streamed else ():
                 delivered += text_of([chunk])
@@ -305,7 +321,9 @@ def test_a_hanging_upstream_has_the_clients_own_timeout(client: OpenAI, upstream
         client.with_options(timeout=0.2).chat.completions.create(model="m", messages=HELLO)
 
 
-def test_unavailable_judging_withholds_and_says_so(upstream: Any, make_guard: Any, policy: str, monkeypatch: Any) -> None:
+def test_unavailable_judging_withholds_and_says_so(
+    upstream: Any, make_guard: Any, policy: str, monkeypatch: Any
+) -> None:
     guard = make_guard()
     with OpenAI(api_key="k", base_url=upstream.url, max_retries=0) as client:
         guardrail.wrap(client, guard=guard)

@@ -72,7 +72,9 @@ class TestChoices:
         assert answer.choices[0].logprobs is None
         assert SECRET not in answer.model_dump_json()
 
-    def test_streamed_log_probabilities_spell_only_what_was_delivered(self, client: OpenAI, upstream: Any, reply: Any) -> None:
+    def test_streamed_log_probabilities_spell_only_what_was_delivered(
+        self, client: OpenAI, upstream: Any, reply: Any
+    ) -> None:
         upstream.reply = reply(texts=("All is well. It is fine 🙂.",), logprobs=True)
         chunks = [chunk.choices[0] for chunk in create(client, logprobs=True, stream=True)]
         kept = [choice.logprobs for choice in chunks if choice.logprobs]
@@ -107,12 +109,16 @@ class TestToolCalls:
             '{"text": "\\u007aorgle"}',
         ],
     )
-    def test_bad_arguments_are_withheld(self, client: OpenAI, upstream: Any, reply: Any, stream: bool, arguments: str) -> None:
+    def test_bad_arguments_are_withheld(
+        self, client: OpenAI, upstream: Any, reply: Any, stream: bool, arguments: str
+    ) -> None:
         upstream.reply = reply(arguments=arguments)
         assert tool_arguments(client, stream) == (None, "content_filter")
 
     @pytest.mark.parametrize("stream", [False, True])
-    def test_arguments_are_redacted_and_stay_json(self, client: OpenAI, upstream: Any, reply: Any, stream: bool) -> None:
+    def test_arguments_are_redacted_and_stay_json(
+        self, client: OpenAI, upstream: Any, reply: Any, stream: bool
+    ) -> None:
         upstream.reply = reply(arguments=json.dumps({"key": f"It is {SECRET}.", "n": [1, None, True]}))
         arguments, finish = tool_arguments(client, stream)
         assert finish == "tool_calls"
@@ -174,7 +180,9 @@ class TestOtherTexts:
 
     def test_a_reasoning_summary_of_responses_is_judged(self, client: OpenAI, upstream: Any, reply: Any) -> None:
         upstream.reply = reply(reasoning=f"Hm. {BAD} Yes.")
-        dumped = "".join(event.model_dump_json() for event in client.responses.create(model="m", input="hi", stream=True))
+        dumped = "".join(
+            event.model_dump_json() for event in client.responses.create(model="m", input="hi", stream=True)
+        )
         assert "zorgle" not in dumped
         upstream.reply = reply(reasoning="Hm. Yes.")
         *_, last = client.responses.create(model="m", input="hi", stream=True)
@@ -204,7 +212,11 @@ class TestOtherTexts:
     def test_json_stays_json(self, client: OpenAI, upstream: Any, reply: Any, stream: bool) -> None:
         upstream.reply = reply(texts=(json.dumps({"items": [f"A {SECRET}.", "b"], "n": 1}),))
         answer = create(client, response_format={"type": "json_object"}, stream=stream)
-        text = "".join(chunk.choices[0].delta.content or "" for chunk in answer) if stream else answer.choices[0].message.content
+        text = (
+            "".join(chunk.choices[0].delta.content or "" for chunk in answer)
+            if stream
+            else answer.choices[0].message.content
+        )
         assert SECRET not in text
         assert json.loads(text)["items"][1] == "b"
 
@@ -246,7 +258,9 @@ class TestTheClientItself:
     def test_a_custom_http_client_is_not_changed(self, upstream: Any, guard: Any, reply: Any, package: Any) -> None:
         upstream.reply = reply(texts=(BAD,))
         seen: list[str] = []
-        with package.Client(event_hooks={"response": [lambda response: seen.append(response.headers["content-type"])]}) as own:
+        with package.Client(
+            event_hooks={"response": [lambda response: seen.append(response.headers["content-type"])]}
+        ) as own:
             transport = own._transport
             client = guardrail.wrap(OpenAI(api_key="k", base_url=upstream.url, http_client=own), guard=guard)
             assert isinstance(client._client, package.Client)
@@ -271,7 +285,9 @@ class TestTheClientItself:
 
     def test_azure(self, upstream: Any, guard: Any, reply: Any) -> None:
         upstream.reply = reply(texts=(BAD,))
-        with AzureOpenAI(api_key="k", api_version="2025-01-01", azure_endpoint=upstream.url.removesuffix("/v1")) as client:
+        with AzureOpenAI(
+            api_key="k", api_version="2025-01-01", azure_endpoint=upstream.url.removesuffix("/v1")
+        ) as client:
             answer = create(guardrail.wrap(client, guard=guard))
         assert answer.choices[0].message.content == REFUSAL
         assert upstream.paths == ["/openai/deployments/m/chat/completions?api-version=2025-01-01"]
@@ -404,12 +420,20 @@ class TestBlocking:
         with OpenAI(api_key="k", base_url=upstream.url) as client:
             guardrail.wrap(client, guard=make_guard(disclose="header"))
             raw = client.chat.completions.with_raw_response
-            for text, state in (("Fine.", "allowed"), ("Hmph, fine.", "flagged"), (SECRET, "redacted"), (BAD, "blocked")):
+            for text, state in (
+                ("Fine.", "allowed"),
+                ("Hmph, fine.", "flagged"),
+                (SECRET, "redacted"),
+                (BAD, "blocked"),
+            ):
                 upstream.reply = reply(texts=(text,))
                 response = raw.create(model="m", messages=HELLO)
                 assert response.headers["x-guardrail-state"] == state
                 assert "[edited]" not in response.text
-            assert raw.create(model="m", messages=[{"role": "user", "content": BAD}]).headers["x-guardrail-state"] == "blocked"
+            assert (
+                raw.create(model="m", messages=[{"role": "user", "content": BAD}]).headers["x-guardrail-state"]
+                == "blocked"
+            )
 
     def test_no_disclosure(self, upstream: Any, make_guard: Any, reply: Any) -> None:
         upstream.reply = reply(texts=(f"It is {SECRET}.",))
@@ -446,7 +470,10 @@ def test_images_are_said_to_be_unscanned(client: OpenAI, upstream: Any, guard: A
 
 
 def test_retries_are_one_call(upstream: Any, guard: Any, reply: Any) -> None:
-    upstream.queue = [reply(status=500, headers={"retry-after-ms": "1"}), reply(status=429, headers={"retry-after-ms": "1"})]
+    upstream.queue = [
+        reply(status=500, headers={"retry-after-ms": "1"}),
+        reply(status=429, headers={"retry-after-ms": "1"}),
+    ]
     with OpenAI(api_key="k", base_url=upstream.url, max_retries=3) as client:
         answer = create(guardrail.wrap(client, guard=guard), [{"role": "user", "content": f"My key is {SECRET}."}])
     assert len(upstream.paths) == 3

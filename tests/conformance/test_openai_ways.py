@@ -88,7 +88,12 @@ def of_legacy(response: Any) -> Seen:
 
 def of_legacy_chunks(chunks: list[Any], native: Any) -> Seen:
     choices = [choice for chunk in chunks for choice in chunk.choices]
-    return Seen("".join(choice.text for choice in choices), choices[-1].finish_reason, native, (openai.Stream, openai.AsyncStream))
+    return Seen(
+        "".join(choice.text for choice in choices),
+        choices[-1].finish_reason,
+        native,
+        (openai.Stream, openai.AsyncStream),
+    )
 
 
 # -- sync ------------------------------------------------------------------------------------------------------------
@@ -426,7 +431,9 @@ class TestStructured:
         assert "[edited]" not in self.parsed(result).text
         assert guardrail.outcome(result).action is Action.REDACT  # type: ignore[union-attr]
 
-    def test_withheld_chat_is_the_clients_own_error(self, upstream: Any, guard: Any, reply: Any, asynchronous: bool) -> None:
+    def test_withheld_chat_is_the_clients_own_error(
+        self, upstream: Any, guard: Any, reply: Any, asynchronous: bool
+    ) -> None:
         upstream.reply = reply(texts=(f'{{"text": "{BAD}"}}',))
         with pytest.raises(openai.ContentFilterFinishReasonError):
             self.call(upstream, guard, asynchronous, "chat")
