@@ -1,7 +1,7 @@
 """One warm `check` of a 40-token text over the bare encoder on the same text, as a ratio. Prints one JSON object.
 
-Both run in turns, in one process, so that whatever else the machine does falls on both alike. Each sentence is judged by
-itself, so a text of two sentences costs two short forward passes in one batch; `ratio` is that of one sentence.
+Both run in turns, in one process, so that whatever else the machine does falls on both alike. Each sentence is judged
+by itself, so a text of two sentences costs two short forward passes in one batch; `ratio` is that of one sentence.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from guardrail.settings import Settings
 
 TEXTS = {
     "one sentence": (
-        "We have looked at the logs of last night and found that the backup had started twice, which explains why the disk "
-        "of the second server was already full early in the morning."
+        "We have looked at the logs of last night and found that the backup had started twice, which explains why the "
+        "disk of the second server was already full early in the morning."
     ),
     "two sentences": (
-        "Thank you for the detailed report. We have looked at the logs of last night and found that the backup had started "
-        "twice, which explains why the disk was full in the morning."
+        "Thank you for the detailed report. We have looked at the logs of last night and found that the backup had "
+        "started twice, which explains why the disk was full in the morning."
     ),
 }
 TOKENS = 40
