@@ -582,7 +582,7 @@ class OneVector:
         return np.ones((len(texts), 1), dtype=np.float32)
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")  # not for the session: other folders' tests load the real encoder
 def _no_models() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("guardrail.encoder.load_encoder", lambda *_: OneVector())
