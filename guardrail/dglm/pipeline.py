@@ -60,6 +60,7 @@ CLEAR = -0.5
 EDIT_STEPS = 15
 _WORD = re.compile(r"\S+")
 _CONJUNCTION = re.compile(r"(?:and|but|or|so|because)\s+", re.IGNORECASE)
+_HANGING = re.compile(r"[\s,;:]+([.!?]|$)")
 _STOPS = frozenset(".!?")
 
 
@@ -263,6 +264,7 @@ def tidy(text: str, draft: str) -> str:
     hanging = _CONJUNCTION.match(text)
     if hanging and not _CONJUNCTION.match(draft):
         text = text[hanging.end() :]
+    text = _HANGING.sub(r"\1", text)
     if text and draft[-1:] in _STOPS and text[-1].isalnum():
         text += "."
     return text[:1].upper() + text[1:] if draft[:1].isupper() else text

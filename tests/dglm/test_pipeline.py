@@ -10,7 +10,7 @@ import pytest
 from guardrail.classifiers.linear import load_head
 from guardrail.dglm.codec import HIDDEN
 from guardrail.dglm.guidance import Guide
-from guardrail.dglm.pipeline import Pipeline, SpanRequest, load_pipeline
+from guardrail.dglm.pipeline import Pipeline, SpanRequest, load_pipeline, tidy
 from guardrail.errors import CheckpointError, ConfigurationError
 
 RUDE = "Only a stupid idiot would restart the Brompton router at 10:45, Siobhan."
@@ -89,3 +89,17 @@ def test_fluency_prefers_english(pipeline: Pipeline) -> None:
 def test_an_unknown_checkpoint_is_refused() -> None:
     with pytest.raises(CheckpointError, match="mini"):
         load_pipeline("minii", "all-MiniLM-L6-v2", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("written", "draft", "tidied"),
+    [
+        ("That is a mistake,.", "That is a mistake, you idiot.", "That is a mistake."),
+        ("and the pitch is wet", "You clowns, and the pitch is wet.", "The pitch is wet."),
+        (", so it rained", "well, you fool, so it rained", "it rained"),
+        ("And so it goes.", "And so it goes, idiot.", "And so it goes."),
+        ("", "You idiot!", ""),
+    ],
+)
+def test_the_ends_are_mended(written: str, draft: str, tidied: str) -> None:
+    assert tidy(written, draft) == tidied
