@@ -23,7 +23,7 @@ HIDDEN = (
 
 _HIDDEN = re.compile(f"[{HIDDEN}]+")
 _SAME = re.compile(f"\u202e|([{HIDDEN}])\\1*")
-_OVERRIDE = re.compile("\u202e([^\u202a-\u202e\n\r\u2028\u2029]*)\u202c?")
+_OVERRIDE = re.compile("\u202e+([^\u202a-\u202e\n\r\u2028\u2029]*)\u202c?")
 _FLAG = re.compile("\U0001f3f4[\U000e0020-\U000e007e]{3,6}\U000e007f")
 
 # Scripts whose letters change shape or cluster by ZWJ and ZWNJ: Arabic, the Brahmic scripts, Khmer, Mongolian, ...

@@ -18,6 +18,7 @@ _SYMBOLS = re.escape("".join(symbol for symbol in LEET if symbol not in "!|+"))
 _ONE = rf"(?:[^\W_]|[{_SYMBOLS}!|*])"
 _GAP = rf"(?:[^\w{_SYMBOLS}!|*]|_){{1,3}}"
 _REGION = re.compile(rf"(?<![\w'’{_SYMBOLS}]){_ONE}(?:{_GAP}{_ONE}){{2,}}(?![^\W_]|['’][^\W_])")
+_LISTED = re.compile(r",?\s+(?:and|or|&)\s")  # after letters that are listed, not spelt
 _MEMBER = re.compile(rf"({_ONE})({_GAP}|\Z)")
 _ALONE = frozenset("aAiIuU")
 _ASCII_LETTER = re.compile("[A-Za-z]")
@@ -40,6 +41,8 @@ def spaced(text: str, vocabulary: Vocabulary, *, eager: bool = False) -> Iterato
     known words of the same spelling. `eager` joins every run of four or more letters, known or not (for patterns).
     """
     for region in _REGION.finditer(text):
+        if "," in region.group() and _LISTED.match(text, region.end()):
+            continue
         groups = _groups(region)
         readings = [_joined(group, vocabulary) for group in groups]
         spelt = any(reading is not None for reading in readings)

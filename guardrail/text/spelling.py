@@ -38,7 +38,7 @@ _NOT_DISGUISED = frozenset({"latex", "bibtex"})  # written in alternating case
 _VOWELS = frozenset("aeiouyаеёиоуыэюяіїєαεηιουω")
 _ROMAN = re.compile(r"m{0,4}(?:cm|cd|d?c{0,4})(?:xc|xl|l?x{0,4})(?:ix|iv|v?i{0,4})\Z")
 _ALTERNATING = re.compile(r"(?:[a-z][A-Z]){2,}[a-z]?\Z|(?:[A-Z][a-z]){2,}[A-Z]\Z|(?:[A-Z][a-z]){3,}\Z")
-_ORDINAL = re.compile(r"\d+(?:st|nd|rd|th)\Z", re.IGNORECASE)
+_UNIT = re.compile(r"\d{2,}[^\W\d_]+\Z|\d(?:st|nd|rd|th)\Z", re.IGNORECASE)  # 80mb, 11am, 5th
 _INNER_SYMBOLS = frozenset("0123456789!@$")  # read within words of four letters; others from five on
 _NUMBERED = re.compile(r"\d+[^\W\d_]+\Z|[^\W\d_]+\d+\Z|[A-Za-z]\d{1,2}[A-Za-z]\Z")  # 11am, area51, i18n, a11y
 _CASED = re.compile(r"[^a-z]*\Z|[^A-Z]*\Z|[A-Z][^A-Z]*\Z")  # capitals, small letters, or one capital first
@@ -138,7 +138,7 @@ def leet(token: str, vocabulary: Vocabulary, *, code: bool) -> Reading | None:
     """Read a token that mixes letters and symbols; with `code`, as a sensitive word or not at all."""
     letters = sum(map(str.isalpha, token))
     symbols = [char for char in token if char in LEET]
-    if not letters or not symbols or _ORDINAL.match(token):
+    if not letters or not symbols or _UNIT.match(token):
         return None
     reading = read(token, vocabulary)
     if reading is None:
@@ -175,11 +175,11 @@ def stretched(token: str, vocabulary: Vocabulary, *, code: bool) -> tuple[Piece,
     if len(set(lower)) == 1 or _ROMAN.match(lower) or not token.isalpha():
         return None
     reading = read(token, vocabulary)
-    if reading is not None and (reading.sensitive or not code):
+    if reading is not None and (reading.sensitive or not (code or _abbreviation(token, lower))):
         return reading.pieces if len(reading.text) < len(token) else None
     if code or reading is not None or not _ALPHABETIC.match(token):
         return None
-    runs = [(char, sum(1 for _ in run)) for char, run in itertools.groupby(lower)]
+    runs = [(char, sum(1 for _ in run)) for char, run in itertools.groupby(token)]
     if len(runs) > _LONGEST or not _VOWELS.intersection(plain(lower)) or _genuine(token, runs):
         return None
     pieces: list[Piece] = []
@@ -189,6 +189,14 @@ def stretched(token: str, vocabulary: Vocabulary, *, code: bool) -> tuple[Piece,
         pieces.append((start, start + length, token[start : start + kept]))
         start += length
     return tuple(pieces)
+
+
+def _abbreviation(token: str, lower: str) -> bool:
+    """Whether a short word in capitals with three equal consonants, or a numeral with a letter, is no word ("UPPP")."""
+    if not token.isupper() or len(token) > 5:
+        return False
+    triple = next(char for char, run in itertools.groupby(lower) if sum(1 for _ in run) > 2)
+    return _ROMAN.match(lower[:-1]) is not None or (triple * 4 not in lower and triple not in "aeiouyh")
 
 
 def _genuine(token: str, runs: list[tuple[str, int]]) -> bool:
@@ -215,7 +223,7 @@ def alternating(token: str, vocabulary: Vocabulary) -> str | None:
     return lower if vocabulary.knows(lower) and lower not in _NOT_DISGUISED else None
 
 
-def masked(token: str, vocabulary: Vocabulary) -> tuple[Piece, ...] | None:
+def masked(token: str, vocabulary: Vocabulary, *, code: bool = False) -> tuple[Piece, ...] | None:
     """Read a sensitive word with masks for letters ("f*ck", "sh-t") or between letters ("id-iot")."""
     if token.lower() in _INITIAL_ONLY:
         word = _INITIAL_ONLY[token.lower()]
@@ -231,6 +239,8 @@ def masked(token: str, vocabulary: Vocabulary) -> tuple[Piece, ...] | None:
     if not any("*" in mask.group() for mask in masks) and all(vocabulary.knows(part.lower()) for part in parts):
         return None
     common = spelt and (set(token) & set(MASKS) == {"*"} or not token.isupper())
+    if code and any(char in LEET for char in token):
+        return None
     inserted = _without(token, vocabulary, common) if hidden <= 3 or len(masks) > 2 else None
     if inserted is not None:
         return inserted

@@ -16,7 +16,10 @@ from guardrail.text.edits import Edit
 __all__ = ["STYLED", "styled"]
 
 _RAISED_CLASS = "\u00aa\u00ba\u02b0-\u02b8\u1d2c-\u1d6a\u1d78\u1d9b-\u1dbf\u2071\u207f\u2090-\u209c\u2c7c\u2c7d"
-_LETTERLIKE = _RAISED_CLASS + "\u2100-\u214e"
+_LETTERLIKE = (
+    _RAISED_CLASS + "\u2102\u210a-\u210e\u2110-\u2113\u2115\u2119-\u211d\u2124\u2128\u212a\u212c\u212d"
+    "\u212f-\u2131\u2133\u2134\u2139\u2145-\u2149"
+)
 _FULLWIDTH = "\uff01-\uff5e"
 _SYMBOLS = "\u2170-\u217f\u2160-\u216f\u249c-\u24e9\ufb00-\ufb06\U0001d400-\U0001d7ff\U0001f110-\U0001f189"
 _REGIONAL = "\U0001f1e6-\U0001f1ff"

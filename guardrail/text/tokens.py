@@ -86,7 +86,7 @@ class Respeller:
 def _pieces(spelling: str, vocabulary: Vocabulary, bold: bool, code: bool) -> Iterator[Piece]:
     """Read a token whole, then between its weaker masks, then between all its masks."""
     if any(mask in spelling for mask in MASKS):
-        reading = None if bold else masked(spelling.rstrip("!|+"), vocabulary)
+        reading = None if bold else masked(spelling.rstrip("!|+"), vocabulary, code=code)
         if reading is not None:
             yield from reading
             return

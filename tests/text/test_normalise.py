@@ -75,6 +75,8 @@ DISGUISED = {
     "mother-f*cker": "mother-fucker",
     "id-iot": "idiot",
     "stu.pid": "stupid",
+    "tw-t": "twat",
+    "ki-ll": "kill",
     # spaced
     "you i d i o t!": "you idiot!",
     "i.d.i.o.t": "idiot",
@@ -83,6 +85,8 @@ DISGUISED = {
     "1 d 1 o t": "idiot",
     "a s s": "ass",
     "an i d і о t": "an idiot",
+    "f u c k and more": "fuck and more",
+    "i, d, i, o, t": "idiot",
     "y o u  a r e  a n  i d i o t": "you are an idiot",
     "y o u a r e a n i d i o t": "you are an idiot",
     # stretched
@@ -98,9 +102,10 @@ DISGUISED = {
 }
 
 CLEAN = """
-3D, 4K, 11am, mp3, v2, 4chan, 100%, R2D2, C3PO, covid19, b2b, i18n, l10n, k8s, H2O, CO2, x86, utf8, sha256.
+3D, 4K, 11am, 80mb, mp3, v2, 4chan, 100%, R2D2, C3PO, covid19, b2b, i18n, l10n, k8s, H2O, CO2, x86, utf8, sha256.
 The 1st, 2nd, 3rd, 4th, 60th and 80th; 10am, 9:30pm, 1080p, 50s, 90's, $5, $100k, 3.5%, 1-800-555-0199, 2024-01-02.
 Prepar3D, A$AP Rocky, Ke$ha, Se7en, Toys"R"Us, AT&T, C++, C#, a+b, x*y*z, 2*3*4, **bold** and *italic* words*.
+The letters h, e, l, l, and o; #AllLevelFitness, UPPP, group VIIIA, self-harming, Kaaaa1.
 www aaa xxx VIII XXXIII III AAA IEEE ABSSSI NNNN. Brrr, shhh, pfff, zzz!
 Schifffahrt, Flussschiff, Kaffeeernte, Balletttänzer, Fußball, Straße, Übung.
 U S A, a b c d e f g, A B C D, x y z w, N.A.S.A., S-M-I-T-H, e.g. this, i.e. that, the U.S.A. and the U.K.
@@ -121,8 +126,8 @@ print(f"{x!r} {y:>10}") if a && b || !c; arr[i++]; std::vector<int> v; git@host:
 千山万水
 Tiếng Việt: Xin chào, bạn khỏe không? Được rồi, tôi đi đây. Lễ hội đường phố.
 Türkçe: sıfır, ışık, kız, yağmur, İstanbul. Polski: źdźbło, łódź. Íslenska: þetta er ég. Français: cœur, naïve, ça.
-Emoji 👨‍👩‍👧‍👦 🏳️‍🌈 🏴󠁧󠁢󠁥󠁮󠁧󠁿 1️⃣ #️⃣ ❤️ ☎︎ 👩🏽‍🚒 🤷🏿‍♀️ 🇩🇪🇫🇷 🅰️ 🆗 ©️ ™ ℃ № ½ ② ⓐ ✓ ☑️ 🙎🏿‍♂️
-𝑥 + 𝑦² = 𝑧, f(𝑥) ∈ ℝ, H₂O, 1ˢᵗ, nᵗʰ, Ⅳ, Ⅷ, ∑ α_i, ≠ ≤ ∞ → 10⁻³, E = mc²
+Emoji 👨‍👩‍👧‍👦 🏳️‍🌈 🏴󠁧󠁢󠁥󠁮󠁧󠁿 1️⃣ #️⃣ ❤️ ☎︎ 👩🏽‍🚒 🤷🏿‍♀️ 🇩🇪🇫🇷 🅰️ 🆗 ©️ ™ ℃ № ½ ② ⓐ ✓ ☑️ 🙎🏿‍♂️ wrong™️ Google©️
+𝑥 + 𝑦² = 𝑧, f(𝑥) ∈ ℝ, H₂O, 1ˢᵗ, nᵗʰ, Ⅳ, Ⅷ, ∑ α_i, ≠ ≤ ∞ → 10⁻³, E = mc², $M_1|f'(y)|$
 IPA: /ˈɪdiət/, [kɪt], ˈstjuːpɪd, ʃɪp, θɪŋ; “curly” quotes — dashes – and … ‘more’ «guillemets»
 Vie\u0302\u0323t Nam (decomposed), e\u0301le\u0300ve, й, ё, कि, が, 각
 """.strip().splitlines()
