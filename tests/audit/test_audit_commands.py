@@ -18,7 +18,7 @@ from guardrail.audit.store import open_store
 from guardrail.audit.tables import decisions
 from guardrail.cli.app import app
 from guardrail.cli.audit import moment
-from guardrail.cli.common import InputError
+from guardrail.cli.common import InputError, console
 from guardrail.policy import Policy
 from guardrail.types import Action, Decision, Reason, Stage, State
 
@@ -30,6 +30,12 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "100"})
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal of 100 columns, whatever `COLUMNS` was when the console was made."""
+    monkeypatch.setattr(console, "_width", 100)
 
 
 @pytest.fixture
@@ -67,7 +73,7 @@ def test_a_moderator_reads_the_list() -> None:
     assert "delivered" in lines[1]
     for part in ("workplace", "blocked_unavailable", "violence", "Not here.", "2b-block"):
         assert part in done.stdout
-    for part in ("teen-gaming", "rewritten", "0.90", "harassment", "You can", "A harmless"):  # a narrow table wraps
+    for part in ("teen-gaming", "rewritten", "0.90", "harassment", "You can do it", "A harmless sentence."):
         assert part in done.stdout
     assert done.stdout.index("2b-block") < done.stdout.index("2a-rewri") < done.stdout.index("1f6c-all")
     assert "\x1b[31m" not in done.stdout
