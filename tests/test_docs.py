@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from guardrail.audit.store import open_store
 from guardrail.cli.app import COMMANDS, app
 from guardrail.cli.scripted import ScriptedModel
 
@@ -46,7 +47,8 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedModel]:
 
 @pytest.fixture
 def documented_files(tmp_path: Path) -> None:
-    """The files that the commands on the pages read."""
+    """The files and the store that the commands on the pages read."""
+    open_store("sqlite:///guardrail.sqlite").close()
     (tmp_path / "file.txt").write_text("Good morning, all.\n", encoding="utf-8")
     (tmp_path / "rows.jsonl").write_text('{"text": "Good morning, all."}\n', encoding="utf-8")
     (tmp_path / "replies.txt").write_text("Good morning.\n", encoding="utf-8")
