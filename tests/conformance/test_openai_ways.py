@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import httpx2
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
@@ -55,7 +56,9 @@ def of_chunks(chunks: list[Any], native: Any) -> Seen:
     choices = [choice for chunk in chunks for choice in chunk.choices]
     text = "".join(choice.delta.content or choice.delta.refusal or "" for choice in choices)
     assert all(isinstance(chunk, ChatCompletionChunk) for chunk in chunks)
-    return Seen(text, choices[-1].finish_reason, native, (openai.Stream, openai.AsyncStream, httpx.Response))
+    return Seen(
+        text, choices[-1].finish_reason, native, (openai.Stream, openai.AsyncStream, httpx.Response, httpx2.Response)
+    )
 
 
 def of_response(response: Any) -> Seen:
