@@ -67,9 +67,11 @@ def install(client: Any, guard: Moderator, spec: tuple[object, ...]) -> None:
     _attach(client, guard, spec, session)
 
 
-def _attach(client: Any, guard: Moderator, spec: tuple[object, ...], session: Session) -> None:
+def _attach(
+    client: Any, guard: Moderator, spec: tuple[object, ...], session: Session, guarded: Any | None = None
+) -> None:
     http_client = client._client
-    guarded = guarded_http_client(http_client, session)
+    guarded = guarded_http_client(http_client, session) if guarded is None else guarded
     replaced = {name: client.__dict__[name] for name in _HOOKS if name in client.__dict__}
     client.__dict__[_ATTRIBUTE] = Guarded(guard, spec, session, http_client, replaced)
     client._client = guarded
@@ -103,8 +105,11 @@ def _copying(copy: Callable[..., Any], guard: Moderator, spec: tuple[object, ...
         made = copy(*args, **kwargs)
         if isinstance(getattr(made, "websocket_base_url", None), _NoWebSocket):
             made.websocket_base_url = original.replaced.get("websocket_base_url") if original else None
-        session = original.session if original is not None and made._client is original.http_client else Session(guard)
-        _attach(made, guard, spec, session)
+        if original is not None and made._client is original.http_client:
+            # One guarded HTTP client for both: a second one would close their connections when the copy is dropped.
+            _attach(made, guard, spec, original.session, copy.__self__._client)  # type: ignore[attr-defined]
+        else:
+            _attach(made, guard, spec, Session(guard))
         return made
 
     return guarded_copy
