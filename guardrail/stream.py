@@ -290,8 +290,7 @@ class StreamModerator:
             buffer = None if whole else HoldingBuffer(self._hold, self._max)
             self._channels[part.channel] = _Channel(part.stage, buffer, part.form != "opaque")
         channel = self._channels[part.channel]
-        if channel.closed:
-            channel.closed = False  # the upstream goes on with a text that it had ended: judged like the rest
+        channel.closed = False  # an upstream may go on with a text that it had ended: judged like the rest
         return channel
 
     def _close(self, lane: _Lane, key: Hashable) -> Steps[None]:
@@ -326,20 +325,24 @@ class StreamModerator:
             if decision is not None and decision.text is None:
                 raise _Refused(decision)
             new = text if decision is None or decision.text is None else decision.text
-            start = run.text.index(text)
-            texts.append(run.text if new == text else f"{run.text[:start]}{new.strip()}{run.text[start + len(text) :]}")
+            before, _, after = run.text.partition(text) if text else (run.text, "", "")
+            texts.append(run.text if new == text else f"{before}{new.strip()}{after}")
         for run, text in zip(batch, texts, strict=True):
             channel.clear(run.text, text)
 
     def _judge_whole(self, lane: _Lane, key: Hashable, channel: _Channel) -> Steps[None]:
         text = "".join(channel.source)[channel.cleared :]
         form = next((part.form for part in lane.queue if part.channel == key), "opaque")
-        unit = self._unit(self._piece(text, form, channel.stage), self._context)
+        channel.clear(text, (yield from self._settled(self._piece(text, form, channel.stage))))
+
+    def _settled(self, piece: Any) -> Steps[str]:
+        """Judge one text whole; return what it becomes."""
+        unit = self._unit(piece, self._context)
         decisions = (yield unit.passages) if unit.passages else []
         settled = unit.settle(decisions)
         if settled is None:
-            raise _Refused(_withheld(decisions))
-        channel.clear(text, str(settled[0]))
+            raise _Refused(next((decision for decision in decisions if decision.text is None), None))
+        return str(settled[0])
 
     def _whole_texts(self, part: Any) -> Steps[None]:
         """Texts that stand whole in an event: a copy of a channel becomes what the channel became, others are judged."""
@@ -348,12 +351,7 @@ class StreamModerator:
             if channel is not None and "".join(channel.source) == piece.text:
                 text = "".join(channel.delivered)
             else:
-                unit = self._unit(piece, self._context)
-                decisions = (yield unit.passages) if unit.passages else []
-                settled = unit.settle(decisions)
-                if settled is None:
-                    raise _Refused(_withheld(decisions))
-                text = str(settled[0])
+                text = yield from self._settled(piece)
             if text != piece.text:
                 part.event = self._stream.with_piece(part.event, piece, text)
 
@@ -402,7 +400,3 @@ class StreamModerator:
             self.stopped = True
             for event in self._stream.closing():
                 yield self._stream.emitted(event)
-
-
-def _withheld(decisions: Sequence[Decision]) -> Decision | None:
-    return next((decision for decision in decisions if decision.text is None), None)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from operator import itemgetter
 from typing import Any
@@ -44,7 +44,20 @@ _REWRITE_JSON = itemgetter("scores_after", "edits")
 
 Row = Mapping[Any, Any]
 
-_encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+_encoder = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _make_encode() -> Callable[[object], str]:
+    """`_encoder.encode`, without making a new C encoder at every call, which takes as long as a short value itself."""
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:  # not CPython
+        return _encoder.encode
+    quote = json.encoder.encode_basestring
+    encode = make(None, _encoder.default, quote, None, ":", ",", True, False, False)
+    return lambda value: "".join(encode(value, 0))
+
+
+_encode = _make_encode()
 
 
 def canonical(value: object) -> str:

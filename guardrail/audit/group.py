@@ -35,7 +35,8 @@ class _Ticket(Generic[Work]):
 
     def __init__(self, work: Work) -> None:
         self.work = work
-        self.signal = threading.Event()  # set when `done` or `leads` becomes True
+        self.signal = threading.Lock()  # released once, when `done` or `leads` becomes True; half the price of an Event
+        self.signal.acquire()
         self.done = False
         self.leads = False
         self.error: Exception | None = None
@@ -78,20 +79,20 @@ class GroupCommit(Generic[Work]):
         if not ticket.leads:
             self._wait(ticket, timeout)
         if ticket.leads and not ticket.done:
-            self._lead()
+            self._lead(ticket)
         if ticket.error is not None:
             raise ticket.error
 
     def _wait(self, ticket: _Ticket[Work], timeout: float) -> None:
         try:
-            if ticket.signal.wait(timeout):
+            if ticket.signal.acquire(timeout=timeout):
                 return
             with self._mutex:
                 if ticket.leads:
                     return
                 if ticket in self._waiting:
                     raise QueueTimeout  # noqa: TRY301 - leaves the line below, like every other way out
-            ticket.signal.wait()  # a leader is writing it at this moment: the outcome comes, and it is the truth
+            ticket.signal.acquire()  # a leader is writing it at this moment: the outcome comes, and it is the truth
         except BaseException:  # an interrupt too: the line must not wait for a thread that has left
             with self._mutex:
                 if ticket in self._waiting:
@@ -108,15 +109,17 @@ class GroupCommit(Generic[Work]):
                 self._wanted = self._last
                 self._enough.clear()
         if self._wanted:
-            self._enough.wait(LINGER)
+            try:
+                self._enough.wait(LINGER)
+            finally:
+                self._wanted = 0
         with self._mutex:
-            self._wanted = 0
             group = self._waiting[:MAX_GROUP]
             del self._waiting[:MAX_GROUP]
             self._last = len(group)
             return group
 
-    def _lead(self) -> None:
+    def _lead(self, own: _Ticket[Work]) -> None:
         group: list[_Ticket[Work]] = []
         cause: BaseException | None = None
         try:
@@ -130,13 +133,16 @@ class GroupCommit(Generic[Work]):
                 raise
         finally:
             with self._mutex:
+                if own in self._waiting:  # interrupted before anything was taken
+                    self._waiting.remove(own)
                 self._hand_over()
             for ticket in group:
                 if not ticket.done:
                     ticket.error = CommitFailed(f"{type(cause).__name__}: {cause}")
                     ticket.error.__cause__ = cause
                     ticket.done = True
-                ticket.signal.set()
+                if not ticket.leads:
+                    ticket.signal.release()
 
     def _hand_over(self) -> None:
         """Make the next in line the leader. The mutex is held."""
@@ -145,4 +151,4 @@ class GroupCommit(Generic[Work]):
             return
         heir = self._waiting[0]
         heir.leads = True
-        heir.signal.set()
+        heir.signal.release()

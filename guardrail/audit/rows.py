@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from guardrail.audit import chain
@@ -96,7 +97,7 @@ def _decision_row(decision: Decision, salt: str, store_text: bool) -> Row:
         "delivered_digest": chain.digest(salt, delivered_text) if altered else source_digest,
         "rules": canonical(_numbers(decision.rules)),
         "failures": canonical(_strings(decision.failures)),
-        "models": canonical(_strings(decision.models)),
+        "models": _models(tuple(decision.models.items())),
         "timings_ms": canonical(_numbers(decision.timings_ms)),
         "note": escape(decision.note),
     }
@@ -190,6 +191,12 @@ def _numbers(values: Mapping[str, float]) -> dict[str, float | None]:
         name(key): value + 0.0 if type(value) is float and -_LARGEST < value < _LARGEST else finite(value)
         for key, value in values.items()
     }
+
+
+@lru_cache(maxsize=256)
+def _models(items: tuple[tuple[str, str], ...]) -> str:
+    """The JSON of a decision's models: the same for all decisions of a process, until a policy changes."""
+    return canonical(_strings(dict(items)))
 
 
 def _strings(values: Mapping[str, str]) -> dict[str, str]:

@@ -16,8 +16,8 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from guardrail.audit import chain
 from guardrail.audit.database import WRITE, begin_write, describe, explain, unavailable
 from guardrail.audit.escaping import escape, identifier, unescape
-from guardrail.audit.insert import Insert, score_insert
 from guardrail.audit.rows import DecisionRows
+from guardrail.audit.statements import Insert, Statement, score_insert
 from guardrail.audit.tables import chain_heads, decisions, policy_revisions, reasons, rewrites, scores
 from guardrail.errors import AuditUnavailable
 from guardrail.types import Decision
@@ -70,7 +70,9 @@ class Writer:
         self._revisions: set[str] = set()  # known to be stored
         insert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
         self._add_revisions = insert(policy_revisions).on_conflict_do_nothing()
-        self._add_heads = insert(chain_heads).on_conflict_do_nothing()
+        self._add_head = insert(chain_heads).on_conflict_do_nothing()
+        self._read_head = Statement(_READ_HEAD, engine.dialect)
+        self._move_head = Statement(_MOVE_HEAD, engine.dialect)
         self._decisions = Insert(decisions, engine.dialect)
         self._scores = score_insert(scores, engine.dialect)
         self._reasons = Insert(reasons, engine.dialect)
@@ -170,27 +172,21 @@ class Writer:
             decision["previous_hash"] = previous
             decision["hash"] = chain.link(previous, sequence, row.content)
             heads[decision["community"]] = sequence, decision["hash"]
-        moves = [{"who": who, "sequence": heads[who][0], "hash": heads[who][1]} for who in communities]
-        connection.execute(_MOVE_HEAD, moves)
+        for who in communities:
+            self._move_head(connection, {"who": who, "sequence_": heads[who][0], "hash_": heads[who][1]})
 
     def _lock_heads(self, connection: Connection, communities: Sequence[str]) -> dict[str, tuple[int, str]]:
-        query = (
-            select(chain_heads.c.community, chain_heads.c.sequence, chain_heads.c.hash)
-            .where(chain_heads.c.community.in_(communities))
-            .order_by(chain_heads.c.community)
-            .with_for_update()
-        )
-        heads = {row.community: (row.sequence, row.hash) for row in connection.execute(query)}
-        missing = [who for who in communities if who not in heads]
-        if missing:
-            start = [{"community": who, "sequence": 0, "hash": chain.GENESIS} for who in missing]
-            connection.execute(self._add_heads, start)
-            heads = {row.community: (row.sequence, row.hash) for row in connection.execute(query)}
+        """Lock the ends of the chains, in the order given, which all writers share: none can wait for another in a ring."""
+        heads = {}
+        for who in communities:
+            head = self._read_head(connection, {"who": who}).first()
+            if head is None:
+                connection.execute(self._add_head, {"community": who, "sequence": 0, "hash": chain.GENESIS})
+                head = self._read_head(connection, {"who": who}).one()  # another writer may have been quicker
+            heads[who] = head.sequence, head.hash
         return heads
 
 
-_MOVE_HEAD = (
-    update(chain_heads)
-    .where(chain_heads.c.community == bindparam("who"))
-    .values(sequence=bindparam("sequence"), hash=bindparam("hash"))
-)
+_MINE = chain_heads.c.community == bindparam("who")
+_READ_HEAD = select(chain_heads.c.sequence, chain_heads.c.hash).where(_MINE).with_for_update()
+_MOVE_HEAD = update(chain_heads).where(_MINE).values(sequence=bindparam("sequence_"), hash=bindparam("hash_"))

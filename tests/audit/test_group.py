@@ -126,6 +126,24 @@ def test_an_interrupt_belongs_to_the_leader_alone(commits: GroupCommit[str], dis
     assert disk.groups == [["later"]]
 
 
+def test_a_leader_that_is_interrupted_before_its_commit_leaves_the_lead_to_others(
+    commits: GroupCommit[str], disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for caller in [*queue(commits, disk, ["a", "b"])]:
+        disk.open.set()
+        assert caller.outcome() is None
+
+    def interrupted(timeout: float) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commits._enough, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        commits.submit("lost", 1.0)
+    monkeypatch.undo()
+    commits.submit("later", 1.0)
+    assert disk.groups == [["first"], ["a", "b"], ["later"]]
+
+
 def test_who_waits_too_long_is_told_and_not_written(commits: GroupCommit[str], disk: Disk) -> None:
     callers = queue(commits, disk, ["late"], timeout=0.05)
     assert isinstance(callers[1].outcome(), QueueTimeout)

@@ -179,6 +179,18 @@ def test_links_are_what_the_documentation_says() -> None:
     assert chain.digest("00ff", "é") == f"sha256:{expected}"
 
 
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=20,
+    )
+)
+def test_canonical_json_is_what_the_json_module_writes(value: object) -> None:
+    expected = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    assert chain.canonical(value) == expected
+
+
 def test_canonical_json_is_one_text_for_one_value() -> None:
     assert chain.canonical({"b": 1.0, "a": [1, None, "é\n"]}) == '{"a":[1,null,"é\\n"],"b":1.0}'
     assert chain.canonical({}) == "{}"

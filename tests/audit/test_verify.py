@@ -120,8 +120,8 @@ def test_any_changed_column_is_found(filled: AuditStore) -> None:
             one == (changed(one, row[one.name]) if one.name == name else row[one.name]) for one in table.primary_key
         ]
         tamper(filled, update(table).where(*where).values({name: row[name]}))
-        assert problems(filled) == [], f"{table.name}.{name} was not put back"
     assert missed == []
+    assert problems(filled) == []  # everything was put back, so each finding was of its own change
 
 
 @pytest.mark.parametrize(

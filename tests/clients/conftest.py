@@ -40,13 +40,18 @@ class OneVector:
         return np.ones((len(texts), 1), dtype=np.float32)
 
 
+@pytest.fixture(autouse=True, scope="module")  # not for the session: other folders' tests load the real encoder
+def _no_models() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("guardrail.encoder.load_encoder", lambda *_: OneVector())
+        yield
+
+
 @pytest.fixture(scope="session")
 def guard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guardrail]:
     folder: Path = tmp_path_factory.mktemp("guard")
     (folder / "clients.yaml").write_text(POLICY)
     settings = Settings.model_validate({"audit": {"url": f"sqlite:///{folder / 'audit.sqlite'}"}})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("guardrail.encoder.load_encoder", lambda *_: OneVector())
-        guard = Guardrail(str(folder / "clients.yaml"), settings=settings)
-        yield guard
-        guard.close()
+    guard = Guardrail(str(folder / "clients.yaml"), settings=settings)
+    yield guard
+    guard.close()

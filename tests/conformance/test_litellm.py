@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import litellm
@@ -46,7 +45,7 @@ def model(upstream: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def guarded(guard: Any) -> Iterator[Any]:
+def guarded(guard: Any) -> Any:
     return guardrail.wrap(litellm, guard=guard)
 
 

@@ -1,11 +1,8 @@
-"""Two ways to insert many rows, each compiled once by SQLAlchemy.
+"""Statements that SQLAlchemy compiles once, for the few that run at every commit.
 
-`Connection.execute(table.insert(), rows)` walks every parameter of every row in Python. `Insert` takes from SQLAlchemy
-the statement and the conversions of our own types, and turns each row into a tuple in C. All other values are what the
-driver takes already: JSON columns arrive as text, because the hash chain has made that text.
-
-`ArrayInsert` is for the scores, a dozen per decision, on PostgreSQL: there each row of an `executemany` is a message of
-its own to the server, while `INSERT ... SELECT FROM unnest(...)` is one, with one array per column.
+`Connection.execute(statement, rows)` walks every parameter of every row in Python. Here SQLAlchemy compiles the statement
+and provides the conversions of our own types, and each row becomes a tuple in C. All other values are what the driver
+takes already: JSON columns arrive as text, because the hash chain has made that text.
 """
 
 from __future__ import annotations
@@ -14,13 +11,37 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, Dialect, Table, bindparam, column, func, select
+from sqlalchemy import Connection, CursorResult, Dialect, Select, Table, Update, bindparam, column, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import TypeDecorator
 
-__all__ = ["ArrayInsert", "Insert", "score_insert"]
+__all__ = ["ArrayInsert", "Insert", "Statement", "score_insert"]
 
 Rows = Sequence[Mapping[str, Any]]
+
+
+def _compile(clause: Any, dialect: Dialect, names: list[str] | None = None) -> tuple[str, Sequence[str]]:
+    """Return the SQL and the names of its parameters in order."""
+    make: Any = type(dialect)
+    positional: Dialect = make(paramstyle="qmark" if dialect.name == "sqlite" else "format")
+    compiled = clause.compile(dialect=positional, column_keys=names)
+    return str(compiled), compiled.positiontup or ()
+
+
+class Statement:
+    """A SELECT or UPDATE whose parameters are plain values.
+
+    Args:
+        clause: with named bind parameters.
+        dialect: of the engine whose connections will be used.
+    """
+
+    def __init__(self, clause: Select[Any] | Update, dialect: Dialect) -> None:
+        self._sql, self._names = _compile(clause, dialect)
+
+    def __call__(self, connection: Connection, values: Mapping[str, Any]) -> CursorResult[Any]:
+        """Execute it in the open transaction of `connection`."""
+        return connection.exec_driver_sql(self._sql, tuple(values[name] for name in self._names))
 
 
 class Insert:
@@ -32,11 +53,7 @@ class Insert:
     """
 
     def __init__(self, table: Table, dialect: Dialect) -> None:
-        make: Any = type(dialect)
-        positional: Dialect = make(paramstyle="qmark" if dialect.name == "sqlite" else "format")
-        compiled = table.insert().compile(dialect=positional, column_keys=[item.name for item in table.columns])
-        names: Sequence[str] = compiled.positiontup or ()
-        self._statement = str(compiled)
+        self._sql, names = _compile(table.insert(), dialect, [item.name for item in table.columns])
         self._values: Callable[[Mapping[str, Any]], tuple[Any, ...]] = itemgetter(*names)
         self._conversions: dict[str, Callable[[Any], Any]] = {}
         for item in table.columns:
@@ -52,11 +69,13 @@ class Insert:
         values, conversions = self._values, self._conversions.items()
         if conversions:
             rows = [{**row, **{name: convert(row[name]) for name, convert in conversions}} for row in rows]
-        connection.exec_driver_sql(self._statement, [values(row) for row in rows])
+        connection.exec_driver_sql(self._sql, [values(row) for row in rows])
 
 
 class ArrayInsert:
-    """Inserts rows into one PostgreSQL table of plain columns (strings and numbers).
+    """Inserts rows into one PostgreSQL table of plain columns (strings and numbers), as one array per column.
+
+    An `executemany` sends PostgreSQL a message for every row; `INSERT ... SELECT FROM unnest(...)` is one message.
 
     Args:
         table: where to.
@@ -75,5 +94,5 @@ class ArrayInsert:
 
 
 def score_insert(table: Table, dialect: Dialect) -> Insert | ArrayInsert:
-    """Return the faster of the two for a narrow table with many rows."""
+    """Return the faster of the two for a narrow table with many rows, a dozen per decision."""
     return ArrayInsert(table) if dialect.name == "postgresql" else Insert(table, dialect)
