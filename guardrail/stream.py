@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from guardrail.text.segment import SentenceSplitter, fenced_code, sentences
+from guardrail.text.segment import SentenceSplitter, fenced_code
 from guardrail.types import Decision, Passage, Stage
 
 __all__ = ["Batch", "HoldingBuffer", "Judgeable", "Run", "StreamModerator"]
@@ -70,8 +70,7 @@ class HoldingBuffer:
             text, self._pending = "".join(self._pending), []
             return [tuple(_runs(text))] if text else []
         rest = self._splitter.flush()
-        batches = [batch for start, end in sentences(rest, self._max) for batch in self._take(rest[start:end])]
-        return batches + self._release()
+        return [*(self._take(rest) if rest else ()), *self._release()]  # one sentence: the splitter knows its line
 
     def _take(self, sentence: str) -> Iterable[Batch]:
         if self._hold == "sentence":

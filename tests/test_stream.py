@@ -230,6 +230,14 @@ def test_a_sentence_leaves_as_soon_as_it_is_cleared() -> None:
     assert guard.seen[1].context == ("The first sentence. ",)
 
 
+def test_the_end_of_a_stream_is_split_as_the_whole_text_is() -> None:
+    """A line is taken for hard-wrapped by its length, of which the last sentence is only a part."""
+    text = f"Hello. Hello. Hello. Hello Hello Hello Hello Hello\n{BLOCK}. "
+    assert len(sentences(text)) == 4
+    delivered, _, _ = run(Judge(), [chunk(0, text), chunk(0, None, "stop")])
+    assert tidy(delivered[0]) == tidy(expected(text))
+
+
 def test_unchanged_events_leave_as_they_came() -> None:
     events = [chunk(0, part) for part in ("One", ". T", "wo.", " Three.")]
     exchange = Exchange(Judge(), FORMATS["chat_completions"], {"messages": []}, Memory())
