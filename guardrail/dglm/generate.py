@@ -1,56 +1,72 @@
 """Decoding: write sentences from latents and prefixes, batched, with a key-value cache.
 
-Greedy or nucleus sampling (Holtzman et al. 2020); no n-gram is written twice unless the draft has it too.
+How the next token is chosen stands in `guardrail.dglm.choose`. A row that has ended leaves the batch, so that the last
+ones do not pay for the first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from guardrail.dglm.batch import END, START, PrefixTokens, collate_prefix
+from guardrail.dglm.choose import Decoding, Draws, Row, choose, reshape
 from guardrail.dglm.codec import Codec
 from guardrail.dglm.decoder import Cache, Decoder, causal_mask
 
+__all__ = ["Decoding", "Written", "generate"]
 
-@dataclass(frozen=True, slots=True)
-class Decoding:
-    """How to write.
+SHRINK = 0.75
+"""The batch is made smaller when at most this share of it is still being written."""
 
-    Attributes:
-        temperature: per row, shape (B,); 0 is greedy.
-        top_p: nucleus mass for rows that sample.
-        max_tokens: longest sentence, in word pieces.
-        no_repeat: n of the n-grams that may not recur.
-    """
-
-    temperature: Sequence[float]
-    top_p: float = 0.9
-    max_tokens: int = 96
-    no_repeat: int = 3
+RETRIES = 8
+"""Choices per token before a row gives up to avoid what is forbidden, and ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A written sentence and its mean log-probability per token, in nats. `ended` is False where it was cut."""
+    """A written sentence, its word pieces, and its mean log-probability per token, in nats.
+
+    `ended` is False where it was cut.
+    """
 
     text: str
     log_probability: float
     ended: bool
+    ids: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
-class _Row:
-    """What one row of the batch has written so far."""
+class _Batch:
+    """The tensors of the rows that are still being written, all with A rows."""
 
-    ids: list[int] = field(default_factory=list)
-    forms: list[int] = field(default_factory=list)
-    surfaces: list[str | None] = field(default_factory=list)
-    log_probability: float = 0.0
-    ended: bool = False
+    prefix_ids: Tensor  # (A, P)
+    copyable: Tensor  # (A, P)
+    draft: Tensor  # (A, P, width)
+    cache: Cache
+    seen: Tensor  # (A, S + P)
+    ids: Tensor  # (A, 1) written last
+    forms: Tensor  # (A, 1)
+
+    def select(self, keep: Sequence[int]) -> _Batch:
+        index = torch.tensor(keep, device=self.ids.device)
+        cache = [(keys[index], values[index]) for keys, values in self.cache]
+        parts = (self.prefix_ids, self.copyable, self.draft, self.seen, self.ids, self.forms)
+        prefix_ids, copyable, draft, seen, ids, forms = (part[index] for part in parts)
+        return _Batch(prefix_ids, copyable, draft, cache, seen, ids, forms)
+
+
+@dataclass(slots=True)
+class _Step:
+    """What one step of the decoder says: weights (A, V), their copied share by position (A, P), states, summary."""
+
+    probabilities: Tensor
+    copied: Tensor
+    states: Tensor
+    summary: Tensor
 
 
 @torch.inference_mode()
@@ -62,116 +78,114 @@ def generate(
     prefixes: Sequence[PrefixTokens],
     decoding: Decoding,
     generator: torch.Generator | None = None,
-    cancelled: Callable[[], bool] = lambda: False,
+    cancelled: Callable[[int], bool] = lambda _: False,
 ) -> list[Written]:
     """Write one sentence per row.
 
     Args:
         latent: normalised wanted embeddings, shape (B, latent_dim). signal: alpha squared of each, shape (B,).
         prefixes: B prefixes. decoding: B temperatures and the shared settings.
-        generator: CPU generator for the rows that sample; the same seed gives the same text.
-        cancelled: asked before every token; True stops the work, and rows are returned as they are.
+        generator: CPU generator for the rows that sample, unless they have `seeds`; the same seed gives the same text.
+        cancelled: asked for every row before every token; True stops that row, which is returned as it is.
     """
     device = decoder.word.weight.device
     prefix = collate_prefix(prefixes, decoder.prompt(latent.to(device), signal.to(device))).to(device)
     states, cache, seen = decoder.encode_prefix(prefix)
+    start = torch.full((len(prefixes), 1), START, device=device)
     draft = states[:, prefix.soft.shape[1] :]
-    rows = [_Row() for _ in prefixes]
-    ids = torch.full((len(rows), 1), START, device=device)
-    forms = torch.zeros_like(ids)
-    limit = min(decoding.max_tokens, decoder.config.positions - 1)
-    for position in range(limit):
-        states, cache = _advance(decoder, ids, forms, position, cache, seen)
-        log_write, log_attention, log_gate, summary = decoder.distribution(states, draft, prefix.copyable)
-        copied = (log_attention + log_gate[..., 1:]).exp()[:, 0]  # (B, P)
-        probabilities = torch.zeros(len(rows), decoder.config.vocabulary, device=device)
-        probabilities[:, decoder.output_ids] = (log_write + log_gate[..., :1]).exp()[:, 0]
-        probabilities.scatter_add_(1, prefix.ids, copied * prefix.copyable)
+    batch = _Batch(prefix.ids, prefix.copyable, draft, cache, seen, start, torch.zeros_like(start))
+    rows = [Row(index, own) for index, own in enumerate(prefixes)]
+    active, draws = rows, Draws(decoding, generator)
+    for position in range(min(decoding.max_tokens, decoder.config.positions - 1)):
+        step = _step(decoder, batch, position)
         if position == 0:
-            probabilities[:, END] = 0.0
-        _forbid_repeats(probabilities, rows, prefixes, decoding.no_repeat)
-        chosen = _choose(probabilities, decoding, generator)  # (B,)
-        ids = chosen[:, None]
-        forms = decoder.form_logits(states, summary, ids).argmax(dim=-1)
-        _record(rows, chosen, forms[:, 0], probabilities, copied, prefixes, prefix.ids, prefix.copyable, codec)
-        if all(row.ended for row in rows) or cancelled():
+            step.probabilities[:, END] = 0.0
+        reshape(step.probabilities, active, decoding)
+        if decoding.adjust is not None:
+            step.probabilities = decoding.adjust(step.probabilities, step.states[:, 0], active)
+        _write(decoder, codec, batch, step, active, decoding, draws)
+        for row in active:
+            row.stopped = row.stopped or row.ended or cancelled(row.index)
+        left = [number for number, row in enumerate(active) if not row.stopped]
+        if not left:
             break
-    return [_finish(row, codec) for row in rows]
+        if len(left) <= SHRINK * len(active):
+            batch, active = batch.select(left), [active[number] for number in left]
+    return [
+        Written(row.text, row.log_probability / max(1, len(row.ids) + row.ended), row.ended, tuple(row.ids))
+        for row in rows
+    ]
 
 
-def _advance(
-    decoder: Decoder, ids: Tensor, forms: Tensor, position: int, cache: Cache, seen: Tensor
-) -> tuple[Tensor, Cache]:
-    positions = torch.full_like(ids, position)
-    return decoder.step(ids, forms, positions, cache, causal_mask(seen, 1, position))
+def _step(decoder: Decoder, batch: _Batch, position: int) -> _Step:
+    """Run the last written token through the decoder; the cache grows by one."""
+    positions = torch.full_like(batch.ids, position)
+    mask = causal_mask(batch.seen, 1, position)
+    states, batch.cache = decoder.step(batch.ids, batch.forms, positions, batch.cache, mask)
+    log_write, log_attention, log_gate, summary = decoder.distribution(states, batch.draft, batch.copyable)
+    copied = (log_attention + log_gate[..., 1:]).exp()[:, 0] * batch.copyable  # (A, P)
+    probabilities = torch.zeros(len(copied), decoder.config.vocabulary, device=copied.device)
+    probabilities[:, decoder.output_ids] = (log_write + log_gate[..., :1]).exp()[:, 0]
+    probabilities.scatter_add_(1, batch.prefix_ids, copied)
+    return _Step(probabilities, copied, states, summary)
 
 
-def _forbid_repeats(probabilities: Tensor, rows: list[_Row], prefixes: Sequence[PrefixTokens], n: int) -> None:
-    """Zero what would complete an n-gram that the row has already written, unless the draft has it."""
-    for index, (row, prefix) in enumerate(zip(rows, prefixes, strict=True)):
-        if len(row.ids) < n:
-            continue
-        tail = tuple(row.ids[-(n - 1) :])
-        own = {row.ids[i + n - 1] for i in range(len(row.ids) - n + 1) if tuple(row.ids[i : i + n - 1]) == tail}
-        if own:
-            ids = prefix.draft.ids
-            allowed = {ids[i + n - 1] for i in range(len(ids) - n + 1) if tuple(ids[i : i + n - 1]) == tail}
-            for piece in own - allowed:
-                probabilities[index, piece] = 0.0
-
-
-def _choose(probabilities: Tensor, decoding: Decoding, generator: torch.Generator | None) -> Tensor:
-    """Return one id per row (B,): the likeliest where the temperature is 0, a nucleus sample elsewhere."""
-    chosen = probabilities.argmax(dim=-1)
-    sampled = [row for row, temperature in enumerate(decoding.temperature) if temperature > 0]
-    if sampled:
-        temperature = torch.tensor([decoding.temperature[row] for row in sampled])[:, None]
-        top, order = probabilities[sampled].float().cpu().topk(min(64, probabilities.shape[1]), dim=-1)
-        top = top / top.sum(dim=-1, keepdim=True)
-        outside = top.cumsum(dim=-1) - top > decoding.top_p
-        weights = top.clamp_min(1e-12).log().div(temperature).exp().masked_fill(outside, 0.0)
-        picks = torch.multinomial(weights, 1, generator=generator)
-        chosen[sampled] = order.gather(1, picks).squeeze(1).to(chosen.device)
-    return chosen
-
-
-def _record(
-    rows: list[_Row],
-    chosen: Tensor,
-    forms: Tensor,
-    probabilities: Tensor,
-    copied: Tensor,
-    prefixes: Sequence[PrefixTokens],
-    prefix_ids: Tensor,
-    copyable: Tensor,
-    codec: Codec,
+def _write(
+    decoder: Decoder, codec: Codec, batch: _Batch, step: _Step, rows: Sequence[Row], decoding: Decoding, draws: Draws
 ) -> None:
-    likelihood = probabilities.gather(1, chosen[:, None]).squeeze(1).clamp_min(1e-12).log().tolist()
-    source = (copied * copyable * (prefix_ids == chosen[:, None])).max(dim=1)
-    for index, row in enumerate(rows):
-        if row.ended:
+    """Choose a token for every row and write it, none after which the row's text would hold what is forbidden."""
+    chosen = choose(step.probabilities, rows, decoding, draws)
+    forms = decoder.form_logits(step.states, step.summary, chosen[:, None]).argmax(dim=-1)
+    surfaces = _surfaces(codec, batch, step, rows, chosen, forms)
+    for attempt in range(RETRIES + 1):
+        wrong = [n for n, row in enumerate(rows) if _forbidden(row, surfaces[n], decoding)]
+        if not wrong:
+            break
+        step.probabilities[wrong, chosen[wrong]] = 0.0
+        if attempt == RETRIES:  # all of these would do: the text so far holds nothing forbidden, so it ends here
+            chosen[wrong] = END
+        else:
+            again = choose(step.probabilities[wrong], [rows[n] for n in wrong], decoding, draws)
+            chosen[wrong] = again
+        forms = decoder.form_logits(step.states, step.summary, chosen[:, None]).argmax(dim=-1)
+        surfaces = _surfaces(codec, batch, step, rows, chosen, forms)
+    likelihood = step.probabilities.gather(1, chosen[:, None]).squeeze(1).clamp_min(1e-12).log().tolist()
+    for row, piece, surface, value in zip(rows, chosen.tolist(), surfaces, likelihood, strict=True):
+        if row.stopped:
             continue
-        row.log_probability += likelihood[index]
-        piece = int(chosen[index])
+        row.log_probability += value
+        row.ended = piece == END
+        if not row.ended:
+            row.ids.append(piece)
+            row.text += surface
+    batch.ids, batch.forms = chosen[:, None], forms
+
+
+def _forbidden(row: Row, surface: str, decoding: Decoding) -> bool:
+    check = decoding.forbidden[row.index] if decoding.forbidden else None
+    return check is not None and surface != "" and not row.stopped and check(row.text + surface)
+
+
+def _surfaces(
+    codec: Codec, batch: _Batch, step: _Step, rows: Sequence[Row], chosen: Tensor, forms: Tensor
+) -> list[str]:
+    """What each row would add to its text; the empty string for the end.
+
+    A copied piece takes the draft's own spelling where the vocabulary cannot spell it (accents, emoji, scripts).
+    """
+    source = (step.copied * (batch.prefix_ids == chosen[:, None])).max(dim=1)
+    values, indices = source.values.tolist(), source.indices.tolist()
+    found = []
+    for number, (row, piece, form) in enumerate(zip(rows, chosen.tolist(), forms[:, 0].tolist(), strict=True)):
         if piece == END:
-            row.ended = True
+            found.append("")
             continue
-        row.ids.append(piece)
-        row.forms.append(int(forms[index]))
-        position = int(source.indices[index]) if float(source.values[index]) > 0 else None
-        row.surfaces.append(_surface(piece, position, prefixes[index], codec))
-
-
-def _surface(piece: int, position: int | None, prefix: PrefixTokens, codec: Codec) -> str | None:
-    """The draft's own spelling where the vocabulary cannot spell it (accents, emoji, unknown scripts), else None."""
-    if position is None:
-        return None
-    start = len(prefix.context) + 1 if prefix.context else 0
-    surface = prefix.draft.surfaces[position - start]
-    plain = codec.pieces[piece].removeprefix("##")
-    return surface if surface.lower() != plain else None
-
-
-def _finish(row: _Row, codec: Codec) -> Written:
-    text = codec.decode(row.ids, row.forms, row.surfaces)
-    return Written(text, row.log_probability / max(1, len(row.ids) + row.ended), row.ended)
+        plain = codec.pieces[piece].removeprefix("##")
+        copied = None
+        if values[number] > 0:
+            start = len(row.prefix.context) + 1 if row.prefix.context else 0
+            copied = row.prefix.draft.surfaces[indices[number] - start]
+            copied = copied if copied.lower() != plain else None
+        surface = codec.decode([piece], [form], [copied])
+        found.append(" " + surface if form >= 3 and row.text else surface)
+    return found

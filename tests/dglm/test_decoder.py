@@ -111,7 +111,7 @@ def test_generation_is_reproducible_bounded_and_cancellable(decoder: Decoder) ->
 
     assert run(1) == run(1)
     assert run(1)[0] == run(2)[0]  # greedy rows do not depend on the seed
-    stopped = generate(decoder, CODEC, latent, signal, prefixes(), decoding, None, cancelled=lambda: True)
+    stopped = generate(decoder, CODEC, latent, signal, prefixes(), decoding, None, cancelled=lambda _: True)
     assert all(len(row.text.split()) <= 1 for row in stopped)
 
 

@@ -10,7 +10,8 @@ import pytest
 from guardrail.classifiers.linear import load_head
 from guardrail.dglm.codec import HIDDEN
 from guardrail.dglm.guidance import Guide
-from guardrail.dglm.pipeline import Pipeline, SpanRequest, load_pipeline, tidy
+from guardrail.dglm.pipeline import Pipeline, SpanRequest, load_pipeline
+from guardrail.dglm.plans import tidy
 from guardrail.errors import CheckpointError, ConfigurationError
 
 RUDE = "Only a stupid idiot would restart the Brompton router at 10:45, Siobhan."

@@ -1,0 +1,130 @@
+"""What the candidates of one request are: which draft the decoder sees, how far the embedding moves, and chance."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from guardrail.dglm.codec import HIDDEN
+from guardrail.dglm.guidance import Guide
+from guardrail.types import Span
+
+MARGINS = (1.0, 2.5, 4.0, 6.0)
+"""Wanted logits on the allowed side, at strength 0.5; they scale with strength."""
+
+_CONJUNCTION = re.compile(r"(?:and|but|or|so|because)\s+", re.IGNORECASE)
+_HANGING = re.compile(r"[\s,;:]+([.!?]|$)")
+_STOPS = frozenset(".!?")
+
+
+@dataclass(frozen=True, slots=True)
+class SpanRequest:
+    """One stretch to rewrite; the fields mean what those of `guardrail.rewrite.base.RewriteRequest` mean."""
+
+    text: str
+    before: str = ""
+    matches: tuple[Span, ...] = ()
+    guides: tuple[Guide, ...] = ()
+    candidates: int = 8
+    strength: float = 0.5
+    mode: str = "project"
+    seed: int = 0
+    cancelled: Callable[[], bool] = lambda: False
+    forbidden: Callable[[str], bool] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Proposed:
+    """A proposal and its fluency, see `Pipeline.fluency`."""
+
+    text: str
+    fluency: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One candidate.
+
+    Attributes:
+        draft: what the decoder sees, with hidden words as marks. base: the text whose embedding is moved.
+        margin: wanted logit on the allowed side. temperature: of sampling, 0 is greedy.
+    """
+
+    draft: str
+    base: str
+    margin: float
+    temperature: float
+
+
+def plan_candidates(request: SpanRequest, words: Sequence[Span], bad: Sequence[Span]) -> list[Plan]:
+    """Lay out the candidates: greedy ones first, over the ways to show the draft and rising margins, then samples.
+
+    The draft is shown whole, with its weighty words hidden, without them, and without its bad clauses.
+
+    Args:
+        words: spans of the words that weigh most. bad: spans of the clauses that would not pass by themselves.
+    """
+    near, middle, far, extreme = (margin * request.strength / 0.5 for margin in MARGINS)
+    text, matches = request.text, list(request.matches)
+    erased = cut(text, [*matches, *words])
+    shown = (hidden(text, matches), cut(text, matches))
+    masked = (hidden(text, [*matches, *words]), erased)
+    shorter = cut(text, [*(span for span in matches if not overlaps(span, bad)), *bad])
+    shorter = shorter[:1].upper() + shorter[1:] if text[:1].isupper() else shorter
+    order = [
+        *([Plan(shorter, shorter, near, 0.0)] if bad else []),
+        Plan(*shown, near, 0.0),
+        Plan(*masked, near, 0.0),
+        Plan(*masked, far, 0.0),
+        Plan(*shown, far, 0.0),
+        Plan(erased, erased, near, 0.0),
+        Plan(*masked, middle, 0.7),
+        Plan(*shown, extreme, 0.0),
+        Plan(*masked, near, 0.7),
+    ]
+    margins = (near, middle, far, extreme)
+    drafts = (masked, shown, (erased, erased))
+    more = range(len(order), request.candidates)
+    return [*order, *(Plan(*drafts[i % 3], margins[i // 3 % 4], 0.8) for i in more)][: request.candidates]
+
+
+def plan_continuations(request: SpanRequest) -> list[Plan]:
+    """Lay out candidates that are written from what stood before alone: no draft, one greedy, the others samples."""
+    text = request.before or request.text
+    return [Plan("", text, 0.0, 0.8 if number else 0.0) for number in range(request.candidates)]
+
+
+def tidy(text: str, draft: str) -> str:
+    """Mend the ends where words were left out: nothing left hanging, capital and full stop as the draft has them."""
+    text = text.strip().lstrip(",;:.!?)-").lstrip()
+    hanging = _CONJUNCTION.match(text)
+    if hanging and not _CONJUNCTION.match(draft):
+        text = text[hanging.end() :]
+    text = _HANGING.sub(r"\1", text)
+    if text and draft[-1:] in _STOPS and text[-1].isalnum():
+        text += "."
+    return text[:1].upper() + text[1:] if draft[:1].isupper() else text
+
+
+def overlaps(span: Span, others: Sequence[Span]) -> bool:
+    """Whether a span shares a character with one of the others."""
+    return any(start < span[1] and end > span[0] for start, end in others)
+
+
+def cut(text: str, spans: Sequence[Span]) -> str:
+    """Return the text without the spans, the white space closed up."""
+    return " ".join(_replaced(text, spans, "").split())
+
+
+def hidden(text: str, spans: Sequence[Span]) -> str:
+    """Return the text with a mark in the place of every span; punctuation at the end of a word stays."""
+    return " ".join(_replaced(text, spans, HIDDEN).split())
+
+
+def _replaced(text: str, spans: Sequence[Span], mark: str) -> str:
+    for start, end in sorted(spans, reverse=True):
+        word = text[start:end]
+        tail = word[len(word.rstrip(".,!?;:")) :] if mark else ""
+        text = text[:start] + mark + tail + text[end:]
+    return text
