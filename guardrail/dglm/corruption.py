@@ -19,7 +19,7 @@ class Spoiler:
 
     Args:
         corpus: the pools.
-        weights: pool name -> share; `denoise` and `identity` are pools too.
+        weights: pool name -> share; `denoise`, `identity` and `continue` are pools too.
     """
 
     def __init__(self, corpus: Corpus, weights: dict[str, float]) -> None:
@@ -37,6 +37,9 @@ class Spoiler:
         if pool == "identity":
             target, before = self._clean(rng)
             return Pair(target, target, before if rng.random() < 0.3 else "")
+        if pool == "continue":  # no draft: written from the embedding and what stood before
+            target, before = self._clean(rng)
+            return Pair("", target, before)
         pairs = self.corpus.pairs[pool]
         pair = restyle(pairs[int(rng.integers(len(pairs)))], rng)
         return hide(pair, rng) if rng.random() < 0.45 else pair

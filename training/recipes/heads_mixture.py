@@ -34,8 +34,23 @@ from typing import Any
 import yaml
 
 HARM = ("toxicity", "insult", "profanity", "identity_hate", "threat", "sexual", "violence", "self_harm")
-REQUEST = ("jailbreak", "prompt_injection")
-HEADS = (*HARM, *REQUEST, "courtesy")
+REQUEST = ("jailbreak", "prompt_injection", "prompt_extraction")
+FINE = ("severe_toxicity", "sexism", "harassment")  # kinds of toxicity that fewer sources tell apart
+TONES = ("impatience", "frustration", "mocking")
+REPLIES = ("refusal", "unsafe_advice", "offensive_in_context")
+EMOTIONS = {  # head: emotions of GoEmotions, any of which makes it positive
+    "anger": ("anger", "annoyance"),
+    "disgust": ("disgust",),
+    "sadness": ("sadness", "grief", "disappointment", "remorse"),
+    "fear": ("fear", "nervousness"),
+    "joy": ("joy", "excitement", "amusement", "love", "pride", "relief"),
+    "gratitude": ("gratitude",),
+    "caring": ("caring",),
+    "approval": ("approval", "admiration"),
+    "curiosity": ("curiosity", "confusion"),
+}
+HEADS = (*HARM, *REQUEST, *FINE, *TONES, *REPLIES, "illicit_request", "courtesy", "sentiment", *EMOTIONS)
+RENAMED = {"offensive_context": "offensive_in_context", "positive_sentiment": "sentiment"}
 RARE = ("threat", "sexual", "violence", "self_harm", "jailbreak", "prompt_injection", "insult")
 CAPS = {"train": 3_000, "dev": 400, "test": 800}  # rows per source, split and stratum
 
@@ -121,8 +136,10 @@ def presumed(text: str, heads: Iterable[str] = HARM, guarded: Iterable[str] = ()
     """Zeros for `heads`, unknown where a guard matches; toxicity is guarded by insult, profanity and sexual."""
     unsafe = {head for head in guarded if _GUARDS[head].search(text)}
     if unsafe & {"insult", "profanity", "sexual"}:
-        unsafe |= {"toxicity", "identity_hate"}
-    return {head: 0 for head in (*heads, *REQUEST) if head not in unsafe}
+        unsafe |= {"toxicity", "identity_hate", *FINE}
+    if unsafe:
+        unsafe.add("illicit_request")
+    return {head: 0 for head in (*heads, *REQUEST, *FINE, "illicit_request") if head not in unsafe}
 
 
 ALL_GUARDS = tuple(GUARDS)
@@ -130,8 +147,17 @@ ALL_GUARDS = tuple(GUARDS)
 
 def implied(labels: Labels) -> Labels:
     if labels.get("toxicity", 1) <= 0.1:
-        labels = {"insult": 0, "threat": 0, "identity_hate": 0, **labels}
-    return {"jailbreak": 0, "prompt_injection": 0, **labels}
+        labels = {"insult": 0, "threat": 0, "identity_hate": 0, "severe_toxicity": 0, "harassment": 0, **labels}
+    return {**NO_REQUEST, **labels}
+
+
+NO_REQUEST: Labels = dict.fromkeys(REQUEST, 0.0)
+
+
+def known(labels: dict[str, Any]) -> Labels:
+    """The labels that are heads of ours, under our names."""
+    renamed = {RENAMED.get(name, name): value for name, value in labels.items()}
+    return {name: value for name, value in renamed.items() if name in HEADS}
 
 
 def comments(
@@ -141,9 +167,9 @@ def comments(
 
     def reader(data: Path) -> Iterator[Row]:
         for row in read(data / "labelled" / f"{name}.jsonl.gz"):
-            labels = {head: value for head, value in row["labels"].items() if head in HEADS and head not in drop}
+            labels = {head: value for head, value in known(row["labels"]).items() if head not in drop}
             if labels and (where is None or where(row)):
-                labels = implied(labels) if imply else {**labels, "jailbreak": 0, "prompt_injection": 0}
+                labels = implied(labels) if imply else {**NO_REQUEST, **labels}
                 yield Row(row["text"], labels, row["split"])
 
     return reader
@@ -162,7 +188,7 @@ def with_dev(reader: Reader) -> Reader:
 
 def jigsaw(data: Path) -> Iterator[Row]:
     for row in read(data / "labelled" / "jigsaw-part.jsonl.gz"):
-        labels = {head: value for head, value in row["labels"].items() if head in HEADS}
+        labels = known(row["labels"])
         extra = presumed(row["text"], ("sexual", "violence", "self_harm"), ("sexual", "violence", "self_harm"))
         if labels["toxicity"] and labels["profanity"]:
             extra.pop("sexual", None)
@@ -174,9 +200,10 @@ def requests(name: str, *, lang: str | None = None) -> Reader:
 
     def reader(data: Path) -> Iterator[Row]:
         for row in read(data / "labelled" / f"{name}.jsonl.gz"):
-            if lang is not None and row["meta"]["lang"] != lang:
+            foreign = row["meta"]["lang"] != lang if lang is not None else not row["text"].isascii()
+            if foreign:
                 continue
-            labels = {head: value for head, value in row["labels"].items() if head in HEADS}
+            labels = known(row["labels"])
             if labels:
                 yield Row(row["text"], labels, row["split"])
 
@@ -188,7 +215,7 @@ def prompts(name: str) -> Reader:
 
     def reader(data: Path) -> Iterator[Row]:
         for row in read(data / "labelled" / f"{name}.jsonl.gz"):
-            labels = {head: value for head, value in row["labels"].items() if head in HEADS}
+            labels = known(row["labels"])
             if name in ("coconot", "purplellama-frr") and row["labels"].get("illicit_request") == 0:
                 labels = {**presumed(row["text"], HARM, ("insult", "profanity", "sexual")), **labels}
             if labels:
@@ -199,7 +226,7 @@ def prompts(name: str) -> Reader:
 
 def jailbreak(data: Path) -> Iterator[Row]:
     for row in read(data / "labelled" / "jailbreak.jsonl.gz"):
-        labels = {head: value for head, value in row["labels"].items() if head in HEADS}
+        labels = known(row["labels"])
         if labels["jailbreak"] == 0:
             labels = {**presumed(row["text"], HARM, ALL_GUARDS), **labels}
         yield Row(row["text"][:1_200], labels, row["split"])
@@ -225,7 +252,7 @@ def bipia(data: Path) -> Iterator[Row]:
 def toxic_spans(data: Path) -> Iterator[Row]:
     for row in read(data / "labelled" / "toxic-spans.jsonl.gz"):
         spans = tuple((int(a), int(b)) for a, b in row["spans"])
-        yield Row(row["text"], {"toxicity": 1, "jailbreak": 0, "prompt_injection": 0}, row["split"], spans)
+        yield Row(row["text"], {"toxicity": 1, **NO_REQUEST}, row["split"], spans)
 
 
 def politeness(data: Path) -> Iterator[Row]:
@@ -251,35 +278,60 @@ _COLD = {f"emotion_{name}" for name in ("anger", "annoyance", "disgust", "disapp
 
 
 def goemotions(data: Path) -> Iterator[Row]:
-    """Comments that people found warm or sad and not angry: presumed harmless, guarded by word lists."""
+    """Comments with their emotions; those that are warm or sad and not angry are presumed harmless, with guards."""
     for row in read(data / "labelled" / "goemotions.jsonl.gz"):
         felt = {name for name, value in row["labels"].items() if value == 1 and name.startswith("emotion_")}
+        labels: Labels = {
+            head: float(any(f"emotion_{name}" in felt for name in names)) for head, names in EMOTIONS.items()
+        }
         if felt and not felt & _COLD and (felt <= _WARM or felt & _SAD):
-            labels = presumed(row["text"], HARM, ALL_GUARDS)
+            labels |= presumed(row["text"], HARM, ALL_GUARDS)
             if "emotion_gratitude" in felt:
                 labels["courtesy"] = 0.9
-            yield Row(row["text"], labels, row["split"])
+        yield Row(row["text"], {**known(row["labels"]), **NO_REQUEST, **labels}, row["split"])
+
+
+def replies(name: str) -> Reader:
+    """Replies of assistants and people, labelled by themselves or in the context that they stood in."""
+
+    def reader(data: Path) -> Iterator[Row]:
+        for row in read(data / "labelled" / f"{name}.jsonl.gz"):
+            labels = known(row["labels"])
+            if labels:
+                yield Row(row["text"][:500], {**NO_REQUEST, **labels}, row["split"])
+
+    return reader
 
 
 def paradetox(data: Path) -> Iterator[Row]:
     """The toxic sentence and a neutral paraphrase of it: the same topic on both sides."""
     for row in read(data / "pairs" / "paradetox.jsonl.gz"):
-        yield Row(row["source"], {"toxicity": 1, "jailbreak": 0, "prompt_injection": 0, "courtesy": 0}, row["split"])
+        yield Row(row["source"], {"toxicity": 1, "courtesy": 0, **NO_REQUEST}, row["split"])
         labels = implied({"toxicity": 0})
         if not _GUARDS["profanity"].search(row["targets"][0]):
             labels["profanity"] = 0
         yield Row(row["targets"][0], labels, row["split"])
 
 
+NEUTRAL = ("sgd", "tm4", "multiwoz", "synthetic-persona-chat", "topical-chat")
+"""Task dialogue and arranged small talk: nobody is impatient or mocks, and nothing advised is unsafe."""
+
+
 def dialogue(name: str, *, guarded: tuple[str, ...] = (), share: int = 1) -> Reader:
+    calm = dict.fromkeys((*TONES, "unsafe_advice", "offensive_in_context"), 0.0) if name in NEUTRAL else {}
+
     def reader(data: Path) -> Iterator[Row]:
         for row in read(data / "dialogue" / f"{name}.jsonl.gz"):
             for turn in row["turns"]:
                 text = turn["text"]
                 if 2 < len(text) < 400 and hashed(text) % share == 0:
-                    yield Row(text, presumed(text, HARM, guarded), row.get("split") or split_of(str(row["id"])))
+                    labels = {**calm, **presumed(text, HARM, guarded)}
+                    yield Row(text, labels, row.get("split") or split_of(str(row["id"])))
 
     return reader
+
+
+COMPLIES = ("coconot-contrast", "gpteacher-roleplay")  # instruction sets whose replies do as asked
 
 
 def instructions(name: str, *, fields: tuple[str, ...], guarded: tuple[str, ...] = (), share: int = 1) -> Reader:
@@ -291,7 +343,10 @@ def instructions(name: str, *, fields: tuple[str, ...], guarded: tuple[str, ...]
                 if hashed(row[field]) % share:
                     continue
                 text = row[field][:1_000]
-                yield Row(text, presumed(text, HARM, guarded), split_of(row["prompt"]))
+                labels = presumed(text, HARM, guarded)
+                if field == "response" and name in COMPLIES:
+                    labels["refusal"] = 0
+                yield Row(text, labels, split_of(row["prompt"]))
 
     return reader
 
@@ -358,6 +413,9 @@ SOURCES: dict[str, Reader] = {
     "wiki-demo": plain("wiki-demo", guarded=("sexual",), limit=400),
     "wikitext2": plain("wikitext2", guarded=("sexual",), limit=300),
     "t0-open": plain("t0-open", guarded=ALL_GUARDS, limit=300),
+    "diasafety": replies("diasafety"),
+    "gptfuzz-refusal": replies("gptfuzz-refusal"),
+    "trustllm-misuse": requests("trustllm-misuse"),
 }
 LENGTHS = {
     "jailbreak": 1_100,
@@ -369,7 +427,7 @@ LENGTHS = {
 # The encoder reads English: of other languages the heads learn little more than that they are no harm by themselves.
 EVERYDAY = {"goemotions": 3.0, "self-dialogue": 2.0, "synthetic-persona-chat": 2.0, "chatterbot-corpus": 2.0}
 FOREIGN = ("germeval2018", "korean-hate")
-CAP_OF = {"germeval2018": 700, "korean-hate": 700, "goemotions": 8_000}  # other caps for training rows
+CAP_OF = {"germeval2018": 700, "korean-hate": 700, "goemotions": 7_000}  # other caps for training rows
 
 
 def own_rows(folder: Path) -> Iterator[tuple[str, Row]]:
@@ -377,16 +435,19 @@ def own_rows(folder: Path) -> Iterator[tuple[str, Row]]:
         with path.open(encoding="utf-8") as stream:
             for line in stream:
                 row = json.loads(line)
-                labels = {head: value for head, value in row["labels"].items() if head in HEADS}
+                labels = known(row["labels"])
                 split = row["split"]
                 if split == "train" and hashed(row["text"]) % 8 == 0:
                     split = "dev"
                 yield f"own-{path.stem}", Row(row["text"], labels, split)
 
 
+ASIDE = frozenset(("sentiment", "curiosity", "approval", "joy"))  # too common to balance a source by
+
+
 def stratum(source: str, row: Row) -> str:
     """Rows with a rare positive are always kept; the others are capped by the sign of their first label."""
-    positives = sorted(head for head, value in row.labels.items() if value >= 0.5)
+    positives = sorted(head for head, value in row.labels.items() if value >= 0.5 and head not in ASIDE)
     if source not in FOREIGN and set(positives) & set(RARE):
         return "rare"
     return "positive" if positives else "negative"
