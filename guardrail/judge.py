@@ -48,11 +48,15 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A judgement, and what is behind it: the units judged, and the spans that patterns matched for rules that act."""
+    """A judgement, and what is behind it: the units judged, and the spans that patterns matched for rules that act.
+
+    `labels` says of some matches what stands there, "email" for instance.
+    """
 
     judgement: Judgement
     units: tuple[Unit, ...] = ()
     matches: tuple[Span, ...] = ()
+    labels: Mapping[Span, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -210,8 +214,10 @@ class Judge:
         risk = max(risks.values(), default=0.0)
         judgement = Judgement(action, risk, risks, scores, tuple(reasons), failures, scanned=bool(rules))
         acting = {name for reason in reasons if reason.action > Action.FLAG for name in self._weighed(reason.rule)}
-        matches = {span for name in acting if name in work.scores for span in work.scores[name].spans}
-        return Verdict(judgement, tuple(work.units), tuple(sorted(matches)))
+        found = [work.scores[name] for name in sorted(acting) if name in work.scores]
+        matches = {span for score in found for span in score.spans}
+        labels = {span: label for score in found for span, label in zip(score.spans, score.labels, strict=False)}
+        return Verdict(judgement, tuple(work.units), tuple(sorted(matches)), labels)
 
     def _weighed(self, rule: str) -> Mapping[str, float]:
         return self.bundle.policy.document.rules[rule].weights

@@ -23,6 +23,8 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = MappingProxyType(
             {
                 "linear": "guardrail.classifiers.linear:build",
                 "pattern": "guardrail.classifiers.pattern:build",
+                "pii": "guardrail.classifiers.pii:build",
+                "secrets": "guardrail.classifiers.secrets:build",
             }
         ),
         "guardrail.rewriters": MappingProxyType(

@@ -153,13 +153,15 @@ class Repairer:
         redacts: bool,
     ) -> RewriteRequest:
         start, end = stretch.span
-        matches = [(max(a, start) - start, min(b, end) - start) for a, b in verdict.matches if a < end and b > start]
+        inside = [(a, b) for a, b in verdict.matches if a < end and b > start]
+        matches = {(a, b): (max(a, start) - start, min(b, end) - start) for a, b in inside}
         before = passage.text[:start] or (passage.context[-1] if passage.context else "")
         return RewriteRequest(
             text=passage.text[start:end],
             before=before[-CONTEXT_CHARS:],
             after=passage.text[end : end + CONTEXT_CHARS],
-            matches=tuple(matches),
+            matches=tuple(matches.values()),
+            labels={matches[span]: label for span, label in verdict.labels.items() if span in matches},
             guides=() if redacts else self._guides(verdict, reasons),
             why=tuple(reason.description or reason.rule for reason in reasons),
             candidates=self._document.rewrite.candidates,

@@ -100,10 +100,14 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What one classifier says of one text: a probability, and where, if it can tell."""
+    """What one classifier says of one text: a probability, and where, if it can tell.
+
+    `labels` says what stands at each span ("email", say): as many as `spans`, or none.
+    """
 
     value: float
     spans: tuple[Span, ...] = ()
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

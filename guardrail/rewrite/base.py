@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from guardrail.types import Span
@@ -20,6 +20,7 @@ class RewriteRequest:
     Attributes:
         text: the stretch itself. before, after: what stands around it in the draft and before it in the conversation.
         matches: spans in `text` of forbidden words; no proposal may copy them.
+        labels: what stands at some of the `matches` ("email", say).
         guides: which way the policy steers; empty where only patterns were violated.
         why: the violated rules in words, for rewriters that are told in words.
         candidates: proposals wanted. strength: in (0, 1], how far the text may move. mode: of the DGLM.
@@ -30,6 +31,7 @@ class RewriteRequest:
     before: str = ""
     after: str = ""
     matches: tuple[Span, ...] = ()
+    labels: Mapping[Span, str] = field(default_factory=dict)
     guides: tuple[Guide, ...] = ()
     why: tuple[str, ...] = ()
     candidates: int = 8
