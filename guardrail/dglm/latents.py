@@ -42,6 +42,12 @@ class LatentStatistics:
         """Width of the embedding."""
         return int(self.mean.shape[0])
 
+    def spectrum(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return the eigenvalues (d,) and eigenvectors (d, d), in columns, of the normalised latents' covariance."""
+        std = self.std.astype(np.float64)
+        values, vectors = np.linalg.eigh(self.covariance.astype(np.float64) / np.outer(std, std))
+        return np.maximum(values, 0.0), vectors
+
     def normalise(self, x: Array) -> Array:
         """Map embeddings (N, d) to latents of zero mean and unit variance per dimension."""
         return (x - self.mean) / self.std

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +16,11 @@ class Schedule(Protocol):
 
     def levels(self, t: float) -> tuple[float, float]:
         """Return (alpha, sigma) at time t; t = 0 is clean, t = 1 is noise."""
+
+
+def levels_at(log_snr: float) -> tuple[float, float]:
+    """Return (alpha, sigma) with alpha^2 / sigma^2 = exp(log_snr) and alpha^2 + sigma^2 = 1."""
+    return math.sqrt(1.0 / (1.0 + math.exp(-log_snr))), math.sqrt(1.0 / (1.0 + math.exp(log_snr)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +45,44 @@ class CosineSchedule:
 
     def levels(self, t: float) -> tuple[float, float]:
         """Return (alpha, sigma) at time t."""
-        snr = self.log_snr(t)
-        return math.sqrt(1.0 / (1.0 + math.exp(-snr))), math.sqrt(1.0 / (1.0 + math.exp(snr)))
+        return levels_at(self.log_snr(t))
+
+
+@dataclass(frozen=True, slots=True)
+class LogSnrSchedule:
+    """log-SNR falls linearly with time: the spacing of DPM-Solver (Lu et al. 2022, section 3.3) for every sampler.
+
+    Attributes:
+        clean: log-SNR at t = 0. noise: log-SNR at t = 1. shift: added to both, in nats; positive is less noise.
+    """
+
+    clean: float = 10.0
+    noise: float = -10.0
+    shift: float = 0.0
+
+    def levels(self, t: float) -> tuple[float, float]:
+        """Return (alpha, sigma) at time t."""
+        return levels_at(self.clean + (self.noise - self.clean) * min(max(t, 0.0), 1.0) + self.shift)
+
+
+@dataclass(frozen=True, slots=True)
+class DiscreteSchedule:
+    """A table of alpha^2, as diffusion models of images publish it (Ho et al. 2020, section 2: products of 1 - beta).
+
+    Attributes:
+        signal: alpha^2 by step, falling, each within (0, 1]. first: step at t = 0. last: step at t = 1; a step below 0
+            is without noise.
+    """
+
+    signal: Sequence[float]
+    first: int
+    last: int
+
+    def levels(self, t: float) -> tuple[float, float]:
+        """Return (alpha, sigma) of the step nearest to time t."""
+        step = round(self.first + (self.last - self.first) * t)
+        signal = 1.0 if step < 0 else float(self.signal[step])
+        return math.sqrt(signal), math.sqrt(1.0 - signal)
 
 
 def timesteps(count: int, start: float = 1.0) -> npt.NDArray[np.float64]:
