@@ -89,9 +89,9 @@ class Guardrail:
         """The audit store, opened on first use."""
         with self._lock:
             if self._audit is None:
-                from guardrail.audit.store import open_store
+                from guardrail.audit.configured import open_configured
 
-                self._audit = open_store(self.settings.audit.url, store_text=self.settings.audit.store_text)
+                self._audit = open_configured(self.settings.audit)
             return self._audit
 
     def assembly(self) -> Assembly:
@@ -133,7 +133,12 @@ class Guardrail:
         return self._decide(passages, request_id="", repair=False)
 
     def moderate(
-        self, passages: Sequence[Passage], *, request_id: str | None = None, conversation: str | None = None
+        self,
+        passages: Sequence[Passage],
+        *,
+        request_id: str | None = None,
+        conversation: str | None = None,
+        subject: str | None = None,
     ) -> list[Decision]:
         """Judge, repair and record; on return the decisions are durable and their `delivered` texts may go out.
 
@@ -141,18 +146,21 @@ class Guardrail:
             passages: the texts of one logical call.
             request_id: ties the decisions of a call together; default: a new one.
             conversation: ties calls together, if the caller knows it.
+            subject: whose texts these are, if the caller knows it: by this name they can be erased later.
 
         Raises:
             AuditUnavailable: the decisions could not be made durable; none of the texts may be delivered.
             ConfigurationError: the policy or the settings cannot be used.
         """
-        decisions = self._decide(passages, request_id=request_id or uuid.uuid4().hex, repair=True)
+        decisions = self._decide(passages, request_id=request_id or uuid.uuid4().hex, repair=True, record=True)
         if not decisions:
             return decisions
         started = time.perf_counter()
         try:
             policy = self.assembly().policy
-            self.audit.record(decisions, policy=policy, community=self.community, conversation=conversation)
+            self.audit.record(
+                decisions, policy=policy, community=self.community, conversation=conversation, subject=subject
+            )
         except AuditUnavailable:
             raise
         except OSError as error:
@@ -161,10 +169,17 @@ class Guardrail:
         return decisions
 
     async def amoderate(
-        self, passages: Sequence[Passage], *, request_id: str | None = None, conversation: str | None = None
+        self,
+        passages: Sequence[Passage],
+        *,
+        request_id: str | None = None,
+        conversation: str | None = None,
+        subject: str | None = None,
     ) -> list[Decision]:
         """`moderate` in a worker thread: the event loop is never blocked by a model or the database."""
-        return await asyncio.to_thread(self.moderate, passages, request_id=request_id, conversation=conversation)
+        return await asyncio.to_thread(
+            self.moderate, passages, request_id=request_id, conversation=conversation, subject=subject
+        )
 
     def rewrite(self, text: str, *, context: Sequence[str] = (), seed: int | None = None) -> Decision:
         """Judge and repair one output; not recorded."""
@@ -188,13 +203,20 @@ class Guardrail:
     # -- the way through -------------------------------------------------------------------------------------------
 
     def _decide(
-        self, passages: Sequence[Passage], *, request_id: str, repair: bool, seed: int | None = None
+        self,
+        passages: Sequence[Passage],
+        *,
+        request_id: str,
+        repair: bool,
+        seed: int | None = None,
+        record: bool = False,
     ) -> list[Decision]:
         assembly = self.assembly()
         scannable = [passage for passage in passages if not passage.unscanned]
         started = time.perf_counter()
         try:
-            verdicts = iter(assembly.judge.judge(scannable))
+            keep = record and self.settings.audit.store_embeddings
+            verdicts = iter(assembly.judge.judge(scannable, keep_vectors=keep))
             judged: list[Verdict | None] = [None if passage.unscanned else next(verdicts) for passage in passages]
         except Exception as error:  # noqa: BLE001 (fail closed, whatever it was)
             log.error("judging failed, texts are withheld", error=f"{type(error).__name__}: {error}")
@@ -234,6 +256,7 @@ class Guardrail:
             failures=judgement.failures,
             shadow=shadow,
             timings_ms={"judge": judge_ms},
+            evidence=verdict.evidence,
         )
         if not judgement.scanned:
             return replace(
@@ -269,7 +292,8 @@ class Guardrail:
     def _repaired(self, assembly: Assembly, decision: Decision, repaired: Repair) -> Decision:
         rewrite = repaired.rewrite
         if rewrite is None:
-            return self._withhold(assembly, decision, State.BLOCKED, f"no repair passed ({repaired.note})")
+            withheld = self._withhold(assembly, decision, State.BLOCKED, f"no repair passed ({repaired.note})")
+            return replace(withheld, tried=repaired.tried)
         state = State.REDACTED if rewrite.method == "redact" else State.REWRITTEN
         return replace(decision, state=state, text=rewrite.text, rewrite=rewrite, note=repaired.note)
 

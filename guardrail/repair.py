@@ -47,11 +47,12 @@ class _Stretch:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """A rewrite that passes, or none and why. `models` maps the rewriters that were used to their hashes."""
+    """A rewrite that passes, or none, why, and what was tried. `models` maps the rewriters that were used to their hashes."""
 
     rewrite: Rewrite | None
     note: str = ""
     models: Mapping[str, str] = field(default_factory=dict)
+    tried: tuple[Candidate, ...] = ()  # all that was proposed, where nothing passed
 
 
 class Repairer:
@@ -93,7 +94,8 @@ class Repairer:
             if rewrite is not None:
                 return Repair(rewrite, "; ".join(notes), models)
             notes.append(f"{name}: no candidate passed")
-        return Repair(None, "; ".join(notes), models)
+        tried = tuple(candidate for stretch in stretches for candidate in stretch.tried)
+        return Repair(None, "; ".join(notes), models, tried)
 
     # -- candidates ------------------------------------------------------------------------------------------------
 

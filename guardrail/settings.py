@@ -57,10 +57,29 @@ class AuditSettings(_Section):
     """Where decisions are recorded."""
 
     url: Text = Field("sqlite:///guardrail.sqlite", repr=False, description="SQLAlchemy URL of the audit database.")
-    durability: Literal["commit"] = Field(
-        "commit", description="`commit`: the record is in the database before the text leaves."
+    durability: Literal["commit", "spool", "async"] = Field(
+        "commit",
+        description="`commit`: the record is in the database before the text leaves; `spool`: on the local disk; "
+        "`async`: in memory, written within a second.",
+    )
+    spool: Path | None = Field(
+        None,
+        description="Folder on a local disk that takes records while the database is away; none: texts are withheld "
+        "then. `durability: spool` needs it.",
     )
     store_text: bool = Field(True, description="false: hashes and lengths are kept, the texts are not.")
+    store_embeddings: bool = Field(
+        False, description="true: the vectors that were judged are kept, for replay and for finding similar decisions."
+    )
+    mask: tuple[Literal["email", "phone", "card", "iban", "ip"], ...] = Field(
+        (), description="Personal data that is blanked out before a text is stored."
+    )
+    keep_text: int | None = Field(
+        None, ge=1, description="Days after which `audit retain` erases texts and embeddings; none: never."
+    )
+    keep_decisions: int | None = Field(
+        None, ge=1, description="Days after which `audit retain` deletes whole decisions; none: never."
+    )
 
 
 class StreamSettings(_Section):

@@ -180,6 +180,20 @@ class Rewrite:
 
 
 @dataclass(frozen=True, slots=True)
+class Evidence:
+    """The vectors that were judged, from which a decision can be made again without its text.
+
+    A unit has a row for its text and one more for its normal form, if that differs; rows of one unit share their span.
+    """
+
+    encoder: str  # sha256 of the encoder
+    dim: int  # d
+    vectors: bytes  # (N, d) float16, little endian, row by row
+    layout: bytes  # (N, 2) uint32, little endian: start and end of the unit in the source
+    others: Mapping[str, tuple[float, ...]] = field(default_factory=lambda: MappingProxyType({}))  # not linear: N logits
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What was decided for one text: the judgement, what was delivered, and what proves it.
 
@@ -207,6 +221,8 @@ class Decision:
     models: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # name -> sha256
     timings_ms: Mapping[str, float] = field(default_factory=lambda: _EMPTY)
     created_at: float = 0.0  # seconds since the epoch, UTC
+    tried: tuple[Candidate, ...] = ()  # what was proposed where no repair passed; otherwise see `rewrite.candidates`
+    evidence: Evidence | None = None  # where `audit.store_embeddings` is on
 
     @property
     def delivered(self) -> str:

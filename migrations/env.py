@@ -8,6 +8,7 @@ from alembic import context
 from sqlalchemy import Connection
 
 from guardrail.audit.database import make_engine
+from guardrail.audit.migrate import include_object
 from guardrail.audit.tables import metadata
 
 
@@ -18,6 +19,7 @@ def run(connection: Connection) -> None:
         target_metadata=metadata,
         render_as_batch=True,  # SQLite alters a table by building it anew
         compare_type=True,
+        include_object=include_object,
         transactional_ddl=True,  # true of SQLite too, because we begin transactions ourselves
     )
     with context.begin_transaction():

@@ -19,21 +19,24 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Any
 
-__all__ = ["GENESIS", "canonical", "content", "digest", "link"]
+__all__ = ["GENESIS", "canonical", "content", "digest", "event_content", "link"]
 
 GENESIS = "sha256:" + "0" * 64
 """What stands before the first link of a chain."""
 
-CONTENT_VERSION = 1
+CONTENT_VERSION = 2
 """Goes into every hash. A later column means a new version with its own field lists, and old rows stay verifiable."""
 
 # Not covered: the links themselves (they are added by `link`), and what erasing a text erases (texts, salt).
-_DECISION = itemgetter(
+_DECISION_1 = (
     "id", "community", "request_id", "conversation", "stage", "state", "action", "risk", "policy", "revision", "shadow",
     "withheld", "altered", "text_stored", "source_length", "delivered_length", "source_digest", "delivered_digest",
     "note",
 )  # fmt: skip
-_DECISION_JSON = itemgetter("rules", "failures", "models", "timings_ms")
+_DECISION = {1: itemgetter(*_DECISION_1), 2: itemgetter(*_DECISION_1, "subject_digest", "embedding_digest")}
+_JSON_1 = ("rules", "failures", "models", "timings_ms")
+_DECISION_JSON = {1: itemgetter(*_JSON_1), 2: itemgetter(*_JSON_1, "masked")}
+_EVENT = itemgetter("id", "community", "kind", "author", "decision_id", "subject")
 _REASON = itemgetter("position", "rule", "stage", "action", "risk", "threshold", "description", "error")
 _REASON_JSON = itemgetter("contributions", "spans")
 _REWRITE = itemgetter(
@@ -78,8 +81,9 @@ def content(
         scores: classifier to value.
     """
     created_at: datetime = decision["created_at"]
-    lines = [_encode([CONTENT_VERSION, created_at.isoformat(timespec="microseconds"), *_DECISION(decision)])]
-    lines += _DECISION_JSON(decision)
+    version: int = decision["content_version"]
+    lines = [_encode([version, created_at.isoformat(timespec="microseconds"), *_DECISION[version](decision)])]
+    lines += [text or "null" for text in _DECISION_JSON[version](decision)]
     lines.append(canonical(scores))
     for reason in reasons:
         lines.append(_encode(["reason", *_REASON(reason)]))
@@ -88,6 +92,17 @@ def content(
         lines.append(_encode(["rewrite", *_REWRITE(rewrite)]))
         lines += [text or "null" for text in _REWRITE_JSON(rewrite)]
     return "\n".join(lines).encode()
+
+
+def event_content(event: Row) -> bytes:
+    """Return what the hash of an event covers: all of its columns but the salt.
+
+    Args:
+        event: a row of `events`, with `details` as a value.
+    """
+    created_at: datetime = event["created_at"]
+    head = _encode(["event", 1, created_at.isoformat(timespec="microseconds"), *_EVENT(event)])
+    return f"{head}\n{_encode(event['details'])}".encode()
 
 
 def link(previous_hash: str, sequence: int, body: bytes) -> str:

@@ -19,10 +19,20 @@ from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from guardrail.audit.database import WRITE, begin_write, describe, unavailable
+from guardrail.audit.search import INDEX, search_problem
 from guardrail.audit.tables import metadata
 from guardrail.errors import ConfigurationError
 
-__all__ = ["current", "downgrade", "drift", "head", "migrations_directory", "require_current", "upgrade"]
+__all__ = [
+    "current",
+    "downgrade",
+    "drift",
+    "head",
+    "include_object",
+    "migrations_directory",
+    "require_current",
+    "upgrade",
+]
 
 MIGRATION_TIMEOUT = 300.0
 """Seconds to wait for another process that is migrating the same database."""
@@ -119,7 +129,15 @@ def downgrade(engine: Engine, to: str, *, timeout: float = MIGRATION_TIMEOUT) ->
 
 def drift(connection: Connection) -> list[Any]:
     """Return what Alembic would change to turn the database into `tables.metadata`; empty where nothing differs."""
-    return list(compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), metadata))
+    options = {"compare_type": True, "include_object": include_object}
+    found: list[Any] = list(compare_metadata(MigrationContext.configure(connection, opts=options), metadata))
+    problem = search_problem(connection)
+    return found if problem is None else [*found, ("full-text search", problem)]
+
+
+def include_object(_item: Any, name: str | None, kind: str, reflected: bool, _counterpart: Any) -> bool:
+    """Tell Alembic to leave alone what is in the database but none of ours, and what SQLite's full-text index is made of."""
+    return not reflected or (kind == "table" and name in metadata.tables) or (kind != "table" and name != INDEX)
 
 
 @contextmanager

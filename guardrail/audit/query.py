@@ -10,8 +10,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, exists, or_, select
 
-from guardrail.audit.escaping import escape, identifier, unescape, unescape_json
-from guardrail.audit.tables import decisions, reasons, rewrites, scores
+from guardrail.audit import search
+from guardrail.audit.escaping import identifier, unescape, unescape_json
+from guardrail.audit.tables import decisions, reasons, reviews, rewrites, scores
 from guardrail.errors import ConfigurationError
 from guardrail.types import Action, Reason, Span, Stage, State
 
@@ -20,8 +21,6 @@ __all__ = ["Filters", "Page", "StoredCandidate", "StoredDecision", "find", "find
 Row = Mapping[Any, Any]
 
 MAX_PAGE = 500
-MAX_NEEDLE = 1000
-"""Code points of a text searched for; SQLite refuses a LIKE pattern over 50,000 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +81,14 @@ class StoredDecision:
     note: str
     previous_hash: str
     hash: str
+    content_version: int
+    subject: str | None
+    subject_digest: str | None
+    masked: (
+        Mapping[str, Sequence[Sequence[Any]]] | None
+    )  # what was masked before the write: field -> [kind, start, end]
+    embedding_digest: str | None
+    erased_at: datetime | None
     reasons: tuple[Reason, ...] = ()
     scores: Mapping[str, float | None] = field(default_factory=dict)
     rewrite: StoredCandidate | None = None  # the repaired draft
@@ -112,9 +119,11 @@ class Filters:
     text: str | None = None
     request_id: str | None = None
     conversation: str | None = None
+    reviewer: str | None = None
+    subject: str | None = None
 
-    def conditions(self) -> list[ColumnElement[bool]]:
-        """Return the SQL conditions.
+    def conditions(self, connection: Connection) -> list[ColumnElement[bool]]:
+        """Return the SQL conditions in the dialect of `connection`.
 
         Raises:
             ConfigurationError: a value that no decision can have, which would look like an empty record.
@@ -125,6 +134,7 @@ class Filters:
             (table.community, self.community),
             (table.request_id, self.request_id),
             (table.conversation, self.conversation),
+            (table.subject, self.subject),
         ):
             if value is not None:
                 found.append(column == identifier(value))
@@ -147,7 +157,10 @@ class Filters:
             mine = reasons.c.decision_id == table.id
             found.append(exists().where(mine, reasons.c.rule == identifier(self.rule)))
         if self.text is not None:
-            found.append(_contains(self.text))
+            found.append(search.matches(connection, self.text))
+        if self.reviewer is not None:
+            theirs = reviews.c.decision_id == table.id
+            found.append(exists().where(theirs, reviews.c.reviewer == identifier(self.reviewer)))
         return found
 
 
@@ -170,7 +183,7 @@ def find(connection: Connection, filters: Filters, *, limit: int = 50, after: st
     """Return one page of decisions, newest first, with their reasons."""
     if not 1 <= limit <= MAX_PAGE:
         raise ConfigurationError(f"limit is {limit}, expected 1 to {MAX_PAGE}")
-    rows = connection.execute(page_query(filters, limit=limit, after=after)).mappings().all()
+    rows = connection.execute(page_query(connection, filters, limit=limit, after=after)).mappings().all()
     shown = rows[:limit]
     why = _reasons(connection, [row["id"] for row in shown])
     items = tuple(_decision(row, why.get(row["id"], ())) for row in shown)
@@ -185,25 +198,15 @@ def find_ids(connection: Connection, beginning: str, limit: int) -> list[str]:
     return [unescape(key) for key in connection.scalars(select(decisions.c.id).where(mine).order_by("id").limit(limit))]
 
 
-def page_query(filters: Filters, *, limit: int, after: str | None = None) -> Select[Any]:
+def page_query(connection: Connection, filters: Filters, *, limit: int, after: str | None = None) -> Select[Any]:
     """Return the statement of a page: one row more than `limit`, which tells whether another page follows."""
-    query = select(decisions).where(*filters.conditions())
+    query = select(decisions).where(*filters.conditions(connection))
     if after is not None:
         created_at, key = _parse_cursor(after)
         earlier = and_(decisions.c.created_at == created_at, decisions.c.id < key)
         # The first condition is implied by the second; it is what lets the index find where to start.
         query = query.where(decisions.c.created_at <= created_at, or_(decisions.c.created_at < created_at, earlier))
     return query.order_by(decisions.c.created_at.desc(), decisions.c.id.desc()).limit(limit + 1)
-
-
-def _contains(needle: str) -> ColumnElement[bool]:
-    if not needle or len(needle) > MAX_NEEDLE:
-        raise ConfigurationError(f"the text searched for has {len(needle)} characters, expected 1 to {MAX_NEEDLE}")
-    stored = escape(needle)
-    return or_(
-        decisions.c.source_text.icontains(stored, autoescape=True),
-        decisions.c.delivered_text.icontains(stored, autoescape=True),
-    )
 
 
 def _member(kind: type[Action | State | Stage], value: str) -> str:
@@ -280,6 +283,7 @@ def _decision(
     delivered = row["delivered_text"] if row["altered"] else source
     values = dict(row) | {
         "conversation": None if row["conversation"] is None else unescape(row["conversation"]),
+        "subject": None if row["subject"] is None else unescape(row["subject"]),
         "stage": Stage(row["stage"]),
         "state": State(row["state"]),
         "action": Action(row["action"]),

@@ -7,11 +7,12 @@ text once, for the hash and for the database alike.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -19,10 +20,11 @@ from typing import Any
 from guardrail.audit import chain
 from guardrail.audit.chain import canonical
 from guardrail.audit.escaping import escape, identifier, name
+from guardrail.audit.masking import Found, Masker, mask_decision
 from guardrail.errors import AuditUnavailable
-from guardrail.types import Candidate, Decision, Reason, Rewrite, Span
+from guardrail.types import Candidate, Decision, Evidence, Reason, Rewrite, Span, State
 
-__all__ = ["DecisionRows", "finite", "prepare"]
+__all__ = ["DecisionRows", "Keeping", "embedding_digest", "finite", "prepare"]
 
 _LARGEST = 1e15
 """Beyond it JSONB returns a float as an integer, and no number that we store means anything there."""
@@ -39,30 +41,103 @@ class DecisionRows:
     reasons: list[Row]
     rewrites: list[Row]
     content: bytes
+    embeddings: list[Row] = field(default_factory=list)  # one or none
+    holds: list[Row] = field(default_factory=list)  # one or none
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """What of a decision is kept.
+
+    Attributes:
+        text: False keeps salted digests, lengths and spans, but no text.
+        embeddings: whether the vectors that were judged are kept; never those of a text in which something was masked.
+        masker: blanks personal data out of every text first.
+    """
+
+    text: bool = True
+    embeddings: bool = False
+    masker: Masker = field(default_factory=Masker)
+
+
+_EVERYTHING = Keeping()
 
 
 def prepare(
-    decision: Decision, *, community: str, conversation: str | None = None, store_text: bool = True
+    decision: Decision,
+    *,
+    community: str,
+    conversation: str | None = None,
+    subject: str | None = None,
+    keeping: Keeping = _EVERYTHING,
 ) -> DecisionRows:
     """Return the rows of `decision`.
 
     Args:
-        store_text: False keeps salted digests, lengths and spans, but no text.
+        community: whose chain it joins.
+        conversation: ties calls together.
+        subject: whose text it is.
+        keeping: what of it is kept.
 
     Raises:
         AuditUnavailable: the decision makes no sense (its risk is not a number); it is not recorded.
     """
     salt = os.urandom(16).hex()
     key = identifier(decision.id)
-    row = _decision_row(decision, salt, store_text)
+    masked: dict[str, Found] = {}
+    if keeping.masker:
+        decision, masked = mask_decision(decision, keeping.masker)
+    row = _decision_row(decision, salt, keeping.text)
     row["id"] = key
     row["community"] = identifier(community)
     row["conversation"] = None if conversation is None else identifier(conversation)
+    row["subject"] = None if subject is None else identifier(subject)
+    row["subject_digest"] = None if subject is None else chain.digest(salt, row["subject"])
+    row["masked"] = canonical(masked) if masked else None
+    kept = decision.evidence if keeping.embeddings and not masked else None
+    embedding = None if kept is None else _embedding_row(key, kept)
+    row["embedding_digest"] = None if embedding is None else embedding_digest(salt, embedding)
     values = _numbers(decision.scores)
     scores = [{"decision_id": key, "classifier": who, "value": value} for who, value in values.items()]
     reasons = [_reason_row(key, position, reason) for position, reason in enumerate(decision.reasons)]
-    rewrites = _rewrite_rows(key, decision.rewrite, salt, store_text) if decision.rewrite is not None else []
-    return DecisionRows(row, scores, reasons, rewrites, chain.content(row, values, reasons, rewrites))
+    rewrites = _rewrite_rows(key, decision, salt, keeping.text)
+    content = chain.content(row, values, reasons, rewrites)
+    holds = [_hold_row(row)] if decision.state is State.ESCALATED and decision.text is None else []
+    return DecisionRows(row, scores, reasons, rewrites, content, [] if embedding is None else [embedding], holds)
+
+
+def embedding_digest(salt: str, row: Row) -> str:
+    """Return the salted digest of a row of `embeddings` as it is written: `others` as canonical text or None."""
+    digest = hashlib.sha256(bytes.fromhex(salt))
+    digest.update(f"{row['encoder']}\n{row['dim']}\n{row['others'] or 'null'}\n".encode())
+    digest.update(row["layout"])
+    digest.update(row["vectors"])
+    return "sha256:" + digest.hexdigest()
+
+
+def _embedding_row(key: str, kept: Evidence) -> Row:
+    others = {name(who): [finite(value) for value in values] for who, values in kept.others.items()}
+    return {
+        "decision_id": key,
+        "encoder": kept.encoder,
+        "dim": kept.dim,
+        "vectors": kept.vectors,
+        "layout": kept.layout,
+        "others": canonical(others) if others else None,
+    }
+
+
+def _hold_row(row: Row) -> Row:
+    return {
+        "decision_id": row["id"],
+        "community": row["community"],
+        "status": "held",
+        "created_at": row["created_at"],
+        "expires_at": None,
+        "settled_at": None,
+        "settled_by": None,
+        "text": None,
+    }
 
 
 def _decision_row(decision: Decision, salt: str, store_text: bool) -> Row:
@@ -100,6 +175,8 @@ def _decision_row(decision: Decision, salt: str, store_text: bool) -> Row:
         "models": _models(tuple(decision.models.items())),
         "timings_ms": canonical(_numbers(decision.timings_ms)),
         "note": escape(decision.note),
+        "content_version": chain.CONTENT_VERSION,
+        "erased_at": None,
     }
 
 
@@ -119,13 +196,22 @@ def _reason_row(key: str, position: int, reason: Reason) -> Row:
     }
 
 
-def _rewrite_rows(key: str, rewrite: Rewrite, salt: str, store_text: bool) -> list[Row]:
-    """The repaired draft at position 0, then every candidate in the order in which they were proposed."""
+def _rewrite_rows(key: str, decision: Decision, salt: str, store_text: bool) -> list[Row]:
+    """The repaired draft at position 0, then every candidate in the order in which they were proposed.
+
+    Where no repair passed there are only candidates, from position 1 on.
+    """
+    rewrite = decision.rewrite
+    if rewrite is None:
+        return [
+            _candidate_row(key, position, candidate, decision.risk, None, salt, store_text)
+            for position, candidate in enumerate(decision.tried, 1)
+        ]
     repaired = Candidate(
         rewrite.text, rewrite.method, rewrite.risk_after, True, rewrite.similarity, scores=_scores_of(rewrite)
     )
     rows = [
-        _candidate_row(key, position, candidate, rewrite, salt, store_text)
+        _candidate_row(key, position, candidate, rewrite.risk_before, rewrite.seed, salt, store_text)
         for position, candidate in enumerate((repaired, *rewrite.candidates))
     ]
     rows[0]["edits"] = canonical(_edits(rewrite.edits))
@@ -134,16 +220,18 @@ def _rewrite_rows(key: str, rewrite: Rewrite, salt: str, store_text: bool) -> li
     return rows
 
 
-def _candidate_row(key: str, position: int, candidate: Candidate, rewrite: Rewrite, salt: str, store_text: bool) -> Row:
+def _candidate_row(
+    key: str, position: int, candidate: Candidate, risk_before: float, seed: int | None, salt: str, store_text: bool
+) -> Row:
     text = escape(candidate.text)
-    seed = candidate.seed if candidate.seed is not None else rewrite.seed
+    seed = candidate.seed if candidate.seed is not None else seed
     return {
         "decision_id": key,
         "position": position,
         "method": name(candidate.method),
         "chosen": False,
         "passes": bool(candidate.passes),
-        "risk_before": finite(rewrite.risk_before),
+        "risk_before": finite(risk_before),
         "risk_after": finite(candidate.risk),
         "similarity": finite(candidate.similarity),
         "fluency": finite(candidate.fluency),

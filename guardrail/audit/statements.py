@@ -8,6 +8,7 @@ takes already: JSON columns arrive as text, because the hash chain has made that
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from operator import itemgetter
 from typing import Any
 
@@ -44,8 +45,18 @@ class Statement:
         return connection.exec_driver_sql(self._sql, tuple(values[name] for name in self._names))
 
 
+_CHUNKS = (256, 64, 16, 4, 1)
+"""Rows per statement. Few sizes, so that drivers and PostgreSQL keep the statements prepared."""
+
+_MAX_PARAMETERS = 16_000
+"""Of one statement: SQLite allows 32,766, PostgreSQL 65,535."""
+
+
 class Insert:
-    """Inserts rows (mappings with every column) into one table.
+    """Inserts rows (mappings with every column) into one table, many rows in one statement.
+
+    One statement for many rows is one message to PostgreSQL. On SQLite it is one call into the library, which lets go of
+    Python's lock: an `executemany` would fight for the lock again after every row while other threads prepare theirs.
 
     Args:
         table: where to.
@@ -53,7 +64,13 @@ class Insert:
     """
 
     def __init__(self, table: Table, dialect: Dialect) -> None:
-        self._sql, names = _compile(table.insert(), dialect, [item.name for item in table.columns])
+        sql, names = _compile(table.insert(), dialect, [item.name for item in table.columns])
+        head, _, group = sql.partition(" VALUES ")
+        self._statements = [
+            (size, f"{head} VALUES {', '.join([group] * size)}")
+            for size in _CHUNKS
+            if size == 1 or size * len(names) <= _MAX_PARAMETERS
+        ]
         self._values: Callable[[Mapping[str, Any]], tuple[Any, ...]] = itemgetter(*names)
         self._conversions: dict[str, Callable[[Any], Any]] = {}
         for item in table.columns:
@@ -69,7 +86,12 @@ class Insert:
         values, conversions = self._values, self._conversions.items()
         if conversions:
             rows = [{**row, **{name: convert(row[name]) for name, convert in conversions}} for row in rows]
-        connection.exec_driver_sql(self._sql, [values(row) for row in rows])
+        done = 0
+        for size, statement in self._statements:
+            while len(rows) - done >= size:
+                chunk = rows[done : done + size]
+                connection.exec_driver_sql(statement, tuple(chain.from_iterable(map(values, chunk))))
+                done += size
 
 
 class ArrayInsert:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -15,8 +16,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from guardrail.audit.database import configure, describe, make_engine, sqlite_file, unavailable
 from guardrail.audit.escaping import identifier
 from guardrail.audit.group import CommitFailed, GroupCommit, QueueTimeout
+from guardrail.audit.masking import Masker
 from guardrail.audit.query import Filters, Page, StoredDecision, find, find_ids, read
-from guardrail.audit.rows import prepare
+from guardrail.audit.rows import Keeping, prepare
 from guardrail.audit.writer import Batch, Writer, policy_row
 from guardrail.errors import AuditUnavailable, ConfigurationError
 from guardrail.types import Action, Decision, Stage, State
@@ -37,12 +39,15 @@ class AuditStore:
         engine: from `guardrail.audit.database.make_engine`; another engine is configured like one.
         store_text: False keeps salted digests, lengths and spans of texts, but no text.
         timeout: seconds that `record` waits for a lock or a connection.
+        keeping: what of a decision is kept; wins over `store_text`.
     """
 
-    def __init__(self, engine: Engine, *, store_text: bool = True, timeout: float = 5.0) -> None:
+    def __init__(
+        self, engine: Engine, *, store_text: bool = True, timeout: float = 5.0, keeping: Keeping | None = None
+    ) -> None:
         configure(engine)
         self.engine = engine
-        self.store_text = store_text
+        self.keeping = keeping or Keeping(text=store_text)
         self.timeout = timeout
         self._start()
 
@@ -59,7 +64,13 @@ class AuditStore:
         self.close()
 
     def record(
-        self, decisions: Sequence[Decision], *, policy: Policy, community: str, conversation: str | None = None
+        self,
+        decisions: Sequence[Decision],
+        *,
+        policy: Policy,
+        community: str,
+        conversation: str | None = None,
+        subject: str | None = None,
     ) -> None:
         """Write decisions and the revision of their policy in one transaction; on return they survive a crash.
 
@@ -70,6 +81,7 @@ class AuditStore:
             policy: the policy that made them.
             community: whose chain they join.
             conversation: what ties decisions of several calls together, if the caller knows it.
+            subject: whose texts these are, if the caller knows it; see `guardrail.audit.erasure`.
 
         Raises:
             AuditUnavailable: they could not be made durable within `timeout` seconds (twice that, if the call had to
@@ -83,7 +95,7 @@ class AuditStore:
             self.engine.dispose(close=False)
             self._start()
         rows = [
-            prepare(decision, community=community, conversation=conversation, store_text=self.store_text)
+            prepare(decision, community=community, conversation=conversation, subject=subject, keeping=self.keeping)
             for decision in decisions
         ]
         batch = Batch(rows, policy_row(policy, decisions), time.monotonic() + self.timeout)
@@ -138,6 +150,8 @@ class AuditStore:
         text: str | None = None,
         request_id: str | None = None,
         conversation: str | None = None,
+        reviewer: str | None = None,
+        subject: str | None = None,
         limit: int = 50,
         after: str | None = None,
     ) -> Page:
@@ -147,7 +161,9 @@ class AuditStore:
             rule: only decisions for which this rule gave a reason.
             min_risk, max_risk: both inclusive.
             since, until: aware datetimes; from `since` on, before `until`.
-            text: part of the source or delivered text, letter case ignored (on SQLite of ASCII letters only).
+            text: words of the source or delivered text; see `guardrail.audit.search`.
+            reviewer: only decisions that this person has reviewed.
+            subject: only texts of this person.
             limit: 1 to 500.
             after: the `next` of the page before.
 
@@ -156,8 +172,9 @@ class AuditStore:
             AuditUnavailable: the database cannot be read.
         """
         filters = Filters(
-            community, rule, action, state, stage, min_risk, max_risk, since, until, text, request_id, conversation
-        )
+            community, rule, action, state, stage, min_risk, max_risk, since, until, text, request_id, conversation,
+            reviewer, subject,
+        )  # fmt: skip
         try:
             with self.engine.connect() as connection:
                 return find(connection, filters, limit=limit, after=after)
@@ -183,7 +200,17 @@ class AuditStore:
         self.engine.dispose()
 
 
-def open_store(url: str, *, store_text: bool = True, timeout: float = 5.0, create: bool = True) -> AuditStore:
+def open_store(
+    url: str,
+    *,
+    store_text: bool = True,
+    store_embeddings: bool = False,
+    mask: Sequence[str] = (),
+    timeout: float = 5.0,
+    create: bool = True,
+    durability: str = "commit",
+    spool: Path | None = None,
+) -> AuditStore:
     """Return the store at `url`, ready to record.
 
     An SQLite file is made and migrated where needed, safely if several processes do so at once. PostgreSQL is never
@@ -192,6 +219,8 @@ def open_store(url: str, *, store_text: bool = True, timeout: float = 5.0, creat
     Args:
         url: `sqlite:///FILE`, `sqlite://` (in memory) or `postgresql://USER:PASSWORD@HOST/DATABASE`.
         store_text, timeout: see `AuditStore`.
+        store_embeddings: keep the vectors that were judged.
+        mask: kinds of personal data to blank out, see `guardrail.audit.masking`.
         create: False refuses an SQLite file that does not exist, for commands that only read.
 
     Raises:
@@ -211,7 +240,8 @@ def open_store(url: str, *, store_text: bool = True, timeout: float = 5.0, creat
     except BaseException:
         engine.dispose()
         raise
-    return AuditStore(engine, store_text=store_text, timeout=timeout)
+    keeping = Keeping(store_text, store_embeddings, Masker(mask))
+    return AuditStore(engine, timeout=timeout, keeping=keeping)
 
 
 def _require_migrated(engine: Engine) -> None:

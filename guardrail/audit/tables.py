@@ -22,6 +22,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -37,6 +38,10 @@ __all__ = [
     "appeals",
     "chain_heads",
     "decisions",
+    "embeddings",
+    "event_heads",
+    "events",
+    "holds",
     "json_type",
     "labels",
     "metadata",
@@ -139,7 +144,14 @@ decisions = Table(
     Column("note", Text, nullable=False),
     Column("previous_hash", String, nullable=False),
     Column("hash", String, nullable=False),
+    Column("content_version", Integer, nullable=False, server_default="1"),  # which field list the hash covers
+    Column("subject", String),  # whose text it is, as the caller names people; erased together with the text
+    Column("subject_digest", String),  # "sha256:..." of salt + subject
+    Column("masked", json_type()),  # {"source": [["email", start, end], ...], ...}: what was masked before the write
+    Column("embedding_digest", String),  # "sha256:..." of salt + the row of `embeddings`
+    Column("erased_at", UtcDateTime),  # when texts, subject, salt and embedding were erased; an event says why
     UniqueConstraint("community", "sequence"),
+    Index(None, "subject"),
     Index(None, "community", "created_at", "id"),
     Index(None, "community", "state", "created_at", "id"),
     Index(None, "community", "action", "created_at", "id"),
@@ -198,6 +210,63 @@ rewrites = Table(
     Column("text_length", Integer, nullable=False),
     Column("text_digest", String, nullable=False),
     sqlite_with_rowid=False,
+)
+
+# The vectors that were judged, where `audit.store_embeddings` is on: what replay decides again without the texts.
+embeddings = Table(
+    "embeddings",
+    metadata,
+    Column("decision_id", String, ForeignKey("decisions.id"), primary_key=True),
+    Column("encoder", String, nullable=False),  # sha256 of the encoder
+    Column("dim", Integer, nullable=False),  # d
+    Column("vectors", LargeBinary, nullable=False),  # (N, d) float16, little endian, row by row
+    Column("layout", LargeBinary, nullable=False),  # (N, 2) uint32: start, end in the source; equal spans: variants
+    Column("others", json_type()),  # classifier that is not linear -> N logits; one that is silent throughout is absent
+)
+
+# Drafts that wait for a person (action `escalate`). The decision's id is the ticket.
+holds = Table(
+    "holds",
+    metadata,
+    Column("decision_id", String, ForeignKey("decisions.id"), primary_key=True),
+    Column("community", String, nullable=False),
+    Column("status", String, nullable=False),  # held | released | refused | expired
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime),  # when the waiting client gives up, if one waits
+    Column("settled_at", UtcDateTime),
+    Column("settled_by", String),
+    Column("text", Text),  # what was released, where it is not the source
+    Index(None, "community", "status", "created_at"),
+)
+
+# What people and the system did after the decisions: one hash chain per community. A row of reviews, appeals, labels or
+# holds is bound to its event by the digests in `details`.
+events = Table(
+    "events",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("community", String, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("kind", String, nullable=False),  # review | label | appeal | answer | settle | erasure | retention | ...
+    Column("author", String, nullable=False),
+    Column("decision_id", String, index=True),
+    Column("subject", String),  # id of the row that it speaks of
+    Column("details", json_type(), nullable=False),  # facts; texts as {"sha256", "length"}
+    Column("salt", String, nullable=False),  # of the digests in details; '' once erased
+    Column("previous_hash", String, nullable=False),
+    Column("hash", String, nullable=False),
+    UniqueConstraint("community", "sequence"),
+    Index(None, "subject"),
+    Index(None, "kind", "created_at"),
+)
+
+event_heads = Table(
+    "event_heads",
+    metadata,
+    Column("community", String, primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+    Column("hash", String, nullable=False),
 )
 
 # What people say of a decision. Rows are added, never changed: a second look is a second row.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +16,19 @@ from sqlalchemy import JSON, Boolean, ColumnElement, Connection, Table, Text, ex
 
 from guardrail.audit import chain
 from guardrail.audit.escaping import unescape
-from guardrail.audit.tables import UtcDateTime, chain_heads, decisions, policy_revisions, reasons, rewrites, scores
+from guardrail.audit.rows import embedding_digest
+from guardrail.audit.tables import (
+    UtcDateTime,
+    chain_heads,
+    decisions,
+    embeddings,
+    policy_revisions,
+    reasons,
+    rewrites,
+    scores,
+)
+from guardrail.audit.verify_events import Erased, verify_events
+from guardrail.audit.verify_types import ChainReport, Problem, Verification, gap
 
 __all__ = ["ChainReport", "Problem", "Verification", "verify"]
 
@@ -25,12 +36,12 @@ _SLICE = 1000
 
 _JSON_COLUMNS = {
     table.name: [column.name for column in table.columns if isinstance(column.type, JSON)]
-    for table in (decisions, reasons, rewrites)
+    for table in (decisions, reasons, rewrites, embeddings)
 }
 
 _BOOLEANS = {
     table.name: [column.name for column in table.columns if isinstance(column.type, Boolean)]
-    for table in (decisions, reasons, rewrites)
+    for table in (decisions, reasons, rewrites, embeddings)
 }
 _CONVERTED = (JSON, UtcDateTime, Boolean)
 _TRUTH = {0: False, 1: True}
@@ -39,98 +50,67 @@ Row = Mapping[Any, Any]
 _Scores = dict[str, dict[str, float | None]]
 _Parts = dict[str, list[Row]]
 
-_WRONG_KIND = (TypeError, ValueError, AttributeError)
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One finding. `kind` is "altered", "removed" or "inserted"; `id` is None where the row is gone."""
-
-    kind: str
-    community: str | None
-    sequence: int | None
-    id: str | None
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class ChainReport:
-    """One community's chain: where it ends. Keep it elsewhere to notice later if the end was cut off."""
-
-    community: str
-    decisions: int
-    sequence: int
-    hash: str
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """What `verify` found."""
-
-    chains: tuple[ChainReport, ...]
-    problems: tuple[Problem, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether every row is what was written, and in its place."""
-        return not self.problems
-
-    @property
-    def decisions(self) -> int:
-        """How many decisions were verified."""
-        return sum(report.decisions for report in self.chains)
+_WRONG_KIND = (TypeError, ValueError, AttributeError, KeyError)
 
 
 def verify(connection: Connection, community: str | None = None) -> Verification:
-    """Verify one chain, or all of them with the policy revisions and stray rows besides."""
+    """Verify the chains of one community, or of all with the policy revisions and stray rows besides."""
+    after, later, erased = verify_events(connection, None if community is None else [community])
     heads = {row.community: row for row in connection.execute(select(chain_heads))}
     known = set(heads) | set(connection.scalars(select(decisions.c.community).distinct()))
     wanted = sorted(known) if community is None else [community]
     reports, problems = [], []
     for name in wanted:
-        report, found = _verify_chain(connection, name, heads.get(name))
+        report, found = _verify_chain(connection, name, heads.get(name), erased.get(name) or Erased())
         reports.append(report)
         problems += found
     if community is None:
         problems += _verify_revisions(connection)
         problems += _find_strays(connection)
-    return Verification(tuple(reports), tuple(problems))
+    return Verification(tuple(reports), (*problems, *later), tuple(after))
 
 
-def _verify_chain(connection: Connection, community: str, head: Any) -> tuple[ChainReport, list[Problem]]:
+def _verify_chain(
+    connection: Connection, community: str, head: Any, erased: Erased
+) -> tuple[ChainReport, list[Problem]]:
     name = unescape(community)
     problems: list[Problem] = []
     end, end_hash = (0, chain.GENESIS) if head is None else (head.sequence, head.hash)
-    count, last, previous = 0, 0, chain.GENESIS
+    count, (last, previous) = 0, erased.start
     for decision, body in _contents(connection, community):
         count += 1
         try:
-            problems += [*_check_row(decision, body, last, previous, name), *_check_end(decision, end)]
+            problems += [*_check_row(decision, body, last, previous, name, erased), *_check_end(decision, end)]
         except _WRONG_KIND:  # SQLite keeps any kind of value in any column
             problems.append(_problem("altered", decision, "it holds a value of a kind that was never recorded"))
         else:
             last, previous = decision["sequence"], decision["hash"]
     if last < end:
-        problems.append(Problem("removed", name, last + 1, None, _gap(last + 1, end)))
+        problems.append(Problem("removed", name, last + 1, None, gap(last + 1, end)))
     elif last == end and previous != end_hash:
         problems.append(Problem("altered", name, end, None, "the end of the chain is not the hash of its last row"))
     return ChainReport(name, count, end, end_hash), problems
 
 
-def _check_row(decision: Row, body: bytes, last: int, previous: str, name: str) -> Iterator[Problem]:
+def _check_row(decision: Row, body: bytes, last: int, previous: str, name: str, erased: Erased) -> Iterator[Problem]:
     sequence = decision["sequence"]
     if sequence <= last:
         yield _problem("inserted", decision, f"place {sequence} of the chain is taken twice or lies before its start")
     elif sequence > last + 1:
-        yield Problem("removed", name, last + 1, None, _gap(last + 1, sequence - 1))
+        yield Problem("removed", name, last + 1, None, gap(last + 1, sequence - 1))
     elif decision["previous_hash"] != previous:
         yield _problem("altered", decision, "it does not follow from the row before it: one of the two was replaced")
     if not decision["hash"].startswith("sha256:"):
         yield _problem("altered", decision, f"its hash names an unknown algorithm: {decision['hash'][:20]!r}")
     elif decision["hash"] != chain.link(decision["previous_hash"], sequence, body):
         yield _problem("altered", decision, "its fields, scores, reasons or rewrites are not those that were recorded")
-    for column, problem in _check_texts(decision):
-        yield _problem("altered", decision, f"its {column} {problem}")
+    if decision["salt"] or not erased.covers(decision):
+        for column, problem in (*_check_texts(decision), *_check_extras(decision)):
+            yield _problem("altered", decision, f"its {column} {problem}")
+    elif any(text is not None for _, text, _ in _texts(decision)):
+        yield _problem("altered", decision, "it was erased, but holds a text")
+    if (decision["erased_at"] is None) != bool(decision["salt"]):
+        yield _problem("altered", decision, "it says that it was erased and keeps its salt, or the other way round")
 
 
 def _check_end(decision: Row, end: int) -> Iterator[Problem]:
@@ -141,19 +121,33 @@ def _check_end(decision: Row, end: int) -> Iterator[Problem]:
 def _check_texts(decision: Row) -> Iterator[tuple[str, str]]:
     if not decision["text_stored"]:
         return
-    texts = [("source text", decision["source_text"], decision["source_digest"])]
-    if decision["altered"]:
-        texts.append(("delivered text", decision["delivered_text"], decision["delivered_digest"]))
-    elif decision["delivered_text"] is not None:
+    if not decision["altered"] and decision["delivered_text"] is not None:
         yield "delivered text", "was added"
-    texts += [
-        (f"rewrite {rewrite['position']}", rewrite["text"], rewrite["text_digest"]) for rewrite in decision["rewrites"]
-    ]
-    for what, text, digest in texts:
+    for what, text, digest in _texts(decision):
         if text is None:
             yield what, "is missing"
         elif chain.digest(decision["salt"], text) != digest:
             yield what, "is not the one that was recorded"
+
+
+def _texts(decision: Row) -> Iterator[tuple[str, str | None, str]]:
+    yield "source text", decision["source_text"], decision["source_digest"]
+    if decision["altered"]:
+        yield "delivered text", decision["delivered_text"], decision["delivered_digest"]
+    for rewrite in decision["rewrites"]:
+        yield f"rewrite {rewrite['position']}", rewrite["text"], rewrite["text_digest"]
+
+
+def _check_extras(decision: Row) -> Iterator[tuple[str, str]]:
+    """The subject and the embedding: kept apart from the hash, like texts, so that they can be erased."""
+    subject, salt = decision["subject"], decision["salt"]
+    digest = None if subject is None else chain.digest(salt, subject)
+    if digest != decision["subject_digest"]:
+        yield "subject", "is not the one that was recorded"
+    embedding = decision["embedding"]
+    digest = None if embedding is None else embedding_digest(salt, embedding)
+    if digest != decision["embedding_digest"]:
+        yield "embedding", "is missing" if embedding is None else "is not the one that was recorded"
 
 
 def _contents(connection: Connection, community: str) -> Iterator[tuple[Row, bytes]]:
@@ -166,8 +160,10 @@ def _contents(connection: Connection, community: str) -> Iterator[tuple[Row, byt
         ids = [row["id"] for row in rows]
         score = _scores(connection, ids)
         reason, rewrite = _parts(connection, reasons, ids), _parts(connection, rewrites, ids)
+        vectors = _parts(connection, embeddings, [row["id"] for row in rows if row["embedding_digest"] is not None])
         for row in rows:
-            yield {**row, "rewrites": rewrite.get(row["id"], ())}, _content(row, score, reason, rewrite)
+            parts = {"rewrites": rewrite.get(row["id"], ()), "embedding": next(iter(vectors.get(row["id"], ())), None)}
+            yield {**row, **parts}, _content(row, score, reason, rewrite)
         after = rows[-1]["sequence"], rows[-1]["id"]
 
 
@@ -200,6 +196,8 @@ def _scores(connection: Connection, ids: Sequence[str]) -> _Scores:
 
 def _parts(connection: Connection, table: Table, ids: Sequence[str]) -> _Parts:
     found: _Parts = defaultdict(list)
+    if not ids:
+        return found
     query = select(*_columns(connection, table)).where(table.c.decision_id.in_(ids)).order_by(*table.primary_key)
     for row in connection.execute(query).mappings():
         found[row["decision_id"]].append(_as_hashed(connection, table, row))
@@ -242,7 +240,7 @@ def _verify_revisions(connection: Connection) -> Iterator[Problem]:
 
 
 def _find_strays(connection: Connection) -> Iterator[Problem]:
-    for table in (scores, reasons, rewrites):
+    for table in (scores, reasons, rewrites, embeddings):
         mine = exists().where(decisions.c.id == table.c.decision_id)
         query = select(table.c.decision_id, func.count()).where(~mine).group_by(table.c.decision_id).limit(_SLICE)
         for key, count in connection.execute(query):
@@ -251,9 +249,3 @@ def _find_strays(connection: Connection) -> Iterator[Problem]:
 
 def _problem(kind: str, decision: Row, detail: str) -> Problem:
     return Problem(kind, unescape(decision["community"]), decision["sequence"], unescape(decision["id"]), detail)
-
-
-def _gap(first: int, last: int) -> str:
-    if first == last:
-        return f"decision {first} of the chain is gone"
-    return f"decisions {first} to {last} of the chain are gone"

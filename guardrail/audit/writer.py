@@ -18,7 +18,16 @@ from guardrail.audit.database import WRITE, begin_write, describe, explain, unav
 from guardrail.audit.escaping import escape, identifier, unescape
 from guardrail.audit.rows import DecisionRows
 from guardrail.audit.statements import Insert, Statement, score_insert
-from guardrail.audit.tables import chain_heads, decisions, policy_revisions, reasons, rewrites, scores
+from guardrail.audit.tables import (
+    chain_heads,
+    decisions,
+    embeddings,
+    holds,
+    policy_revisions,
+    reasons,
+    rewrites,
+    scores,
+)
 from guardrail.errors import AuditUnavailable
 from guardrail.types import Decision
 
@@ -77,6 +86,8 @@ class Writer:
         self._scores = score_insert(scores, engine.dialect)
         self._reasons = Insert(reasons, engine.dialect)
         self._rewrites = Insert(rewrites, engine.dialect)
+        self._embeddings = Insert(embeddings, engine.dialect)
+        self._holds = Insert(holds, engine.dialect)
 
     def commit(self, batches: Sequence[Batch]) -> list[AuditUnavailable | None]:
         """Write all batches in one transaction; if one of them cannot be, write the others without it.
@@ -146,6 +157,8 @@ class Writer:
             self._scores(connection, [score for row in rows for score in row.scores])
             self._reasons(connection, [reason for row in rows for reason in row.reasons])
             self._rewrites(connection, [rewrite for row in rows for rewrite in row.rewrites])
+            self._embeddings(connection, [embedding for row in rows for embedding in row.embeddings])
+            self._holds(connection, [hold for row in rows for hold in row.holds])
             connection.commit()
         self._revisions |= revisions
 

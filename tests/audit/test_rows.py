@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardrail.audit import chain, rows
-from guardrail.audit.rows import finite, prepare
+from guardrail.audit.rows import Keeping, finite, prepare
 from guardrail.audit.tables import decisions, reasons, rewrites, scores
-from guardrail.types import Action, Candidate, Decision, Reason, Rewrite, Stage, State
+from guardrail.types import Action, Candidate, Decision, Evidence, Reason, Rewrite, Stage, State
 
 Make = Callable[..., Decision]
 
@@ -28,7 +28,8 @@ def same_salt(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def content(decision: Decision) -> bytes:
-    return prepare(decision, community="gamers", conversation="talk").content
+    keeping = Keeping(embeddings=True)
+    return prepare(decision, community="gamers", conversation="talk", keeping=keeping).content
 
 
 OTHER: dict[str, Any] = {  # for every field of every value, something else
@@ -53,6 +54,7 @@ OTHER: dict[str, Any] = {  # for every field of every value, something else
         "models": {"other": "sha256:0"},
         "timings_ms": {"other": 1.0},
         "created_at": 1.0,
+        "evidence": Evidence("sha256:0", 2, bytes(4), bytes(8)),
     },
     "Reason": {
         "rule": "other",
@@ -87,7 +89,11 @@ OTHER: dict[str, Any] = {  # for every field of every value, something else
         "seed": 7,
     },
 }
-ELSEWHERE = {("Decision", "refusal"), ("Rewrite", "source")}  # stored as the delivered text; the decision's source
+ELSEWHERE = {  # stored as the delivered text; the decision's source; in place of a rewrite's candidates
+    ("Decision", "refusal"),
+    ("Rewrite", "source"),
+    ("Decision", "tried"),
+}
 
 
 @pytest.mark.parametrize("kind", [Decision, Reason, Candidate, Rewrite], ids=lambda kind: kind.__name__)
@@ -132,6 +138,22 @@ def test_the_hash_covers_refusal_community_and_conversation(decide: Make) -> Non
     assert content(blocked) != content(replace(blocked, refusal="Never."))
     assert content(blocked) != prepare(blocked, community="other", conversation="talk").content
     assert content(blocked) != prepare(blocked, community="gamers").content
+    same = prepare(blocked, community="gamers", conversation="talk")
+    assert content(blocked) == same.content
+    assert content(blocked) != prepare(blocked, community="gamers", conversation="talk", subject="ann").content
+
+
+def test_candidates_are_kept_where_no_repair_passed(rewritten: Make) -> None:
+    decision = rewritten()
+    assert decision.rewrite is not None
+    tried = decision.rewrite.candidates
+    lost = replace(decision, rewrite=None, text=None, refusal="No.", state=State.BLOCKED, tried=tried)
+    rows = prepare(lost, community="gamers").rewrites
+    assert [(row["position"], row["chosen"], row["text"]) for row in rows] == [
+        (1, False, "You can do it."),
+        (2, False, "You fool!"),
+    ]
+    assert content(lost) != content(replace(lost, tried=tried[:1]))
 
 
 def test_rows_have_exactly_the_columns_of_their_tables(rewritten: Make) -> None:
@@ -151,7 +173,7 @@ def test_rows_have_exactly_the_columns_of_their_tables(rewritten: Make) -> None:
 def test_digests_do_not_depend_on_whether_texts_are_stored(rewritten: Make) -> None:
     decision = rewritten()
     kept = prepare(decision, community="gamers").decision
-    dropped = prepare(decision, community="gamers", store_text=False).decision
+    dropped = prepare(decision, community="gamers", keeping=Keeping(text=False)).decision
     for name in ("source_digest", "delivered_digest", "source_length", "delivered_length"):
         assert kept[name] == dropped[name]
 

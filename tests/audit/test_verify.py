@@ -13,7 +13,7 @@ from guardrail.audit import chain
 from guardrail.audit import verify as verify_module
 from guardrail.audit.rows import prepare
 from guardrail.audit.store import AuditStore
-from guardrail.audit.tables import chain_heads, decisions, policy_revisions, reasons, rewrites, scores
+from guardrail.audit.tables import UtcDateTime, chain_heads, decisions, policy_revisions, reasons, rewrites, scores
 from guardrail.audit.verify import Problem
 from guardrail.policy import Policy
 from guardrail.types import Decision
@@ -92,7 +92,7 @@ def changed(column: Any, old: Any) -> Any:
     """Another value of the same kind."""
     if isinstance(old, bool):
         return not old
-    if isinstance(old, datetime):
+    if isinstance(column.type, UtcDateTime):
         return datetime(2000, 1, 1, tzinfo=UTC)
     if isinstance(old, int | float):
         return old + 100

@@ -1,0 +1,128 @@
+"""The database's own full-text index over the source and the delivered texts: FTS5 on SQLite, tsvector on PostgreSQL.
+
+A search asks for words: every word must occur, in any order and any letter case; `word*` stands for all words that begin
+so; words in double quotes must follow each other. A word is a run of letters and digits. Of a very long text the first
+`INDEXED` characters are searchable: PostgreSQL limits a text's index entry to one megabyte.
+
+On SQLite triggers keep the index at one with the table, an erasure included. It refers to rows by their rowid, which
+stays what it is because decisions are only ever added.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from sqlalchemy import ColumnElement, Connection, bindparam, func, literal_column, text
+from sqlalchemy.dialects import postgresql
+
+from guardrail.audit.escaping import escape
+from guardrail.audit.tables import decisions
+from guardrail.errors import ConfigurationError
+
+__all__ = ["INDEXED", "MAX_NEEDLE", "create_search", "drop_search", "matches", "search_problem"]
+
+INDEXED = 100_000
+"""Code points of each text that are indexed."""
+
+MAX_NEEDLE = 1000
+"""Code points of what is searched for."""
+
+NAME = "decisions_search"
+INDEX = "ix_decisions_search"
+
+_SPLIT = r"[^[:alnum:]]+"
+# One expression for the index and for the query: PostgreSQL uses the index only where they are the same.
+_DOCUMENT = (
+    "to_tsvector('simple'::regconfig, regexp_replace(left(coalesce({0}source_text, ''), {1}) || ' ' || "
+    "left(coalesce({0}delivered_text, ''), {1}), '{2}', ' ', 'g'))"
+)
+
+_add = (
+    f"INSERT INTO {NAME}(rowid, source_text, delivered_text) "
+    "SELECT new.rowid, new.source_text, new.delivered_text WHERE new.source_text IS NOT NULL"
+)
+_take = (  # FTS5 forgets a row by being given what it has indexed of it
+    f"INSERT INTO {NAME}({NAME}, rowid, source_text, delivered_text) "
+    "SELECT 'delete', old.rowid, old.source_text, old.delivered_text WHERE old.source_text IS NOT NULL"
+)
+_table = (
+    f"CREATE VIRTUAL TABLE {NAME} USING fts5(source_text, delivered_text, content='decisions', content_rowid='rowid', "
+    "tokenize='unicode61 remove_diacritics 0')"
+)
+_SQLITE = (
+    _table,
+    f"INSERT INTO {NAME}({NAME}) VALUES ('rebuild')",  # noqa: S608
+    f"CREATE TRIGGER {NAME}_insert AFTER INSERT ON decisions BEGIN {_add}; END",
+    f"CREATE TRIGGER {NAME}_update AFTER UPDATE OF source_text, delivered_text ON decisions BEGIN {_take}; {_add}; END",
+    f"CREATE TRIGGER {NAME}_delete AFTER DELETE ON decisions BEGIN {_take}; END",
+)
+_POSTGRES = f"CREATE INDEX {INDEX} ON decisions USING gin (({_DOCUMENT.format('', INDEXED, _SPLIT)}))"
+
+
+def create_search(connection: Connection) -> None:
+    """Make the index and fill it from what is stored."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(_POSTGRES)
+        return
+    for statement in _SQLITE:
+        connection.exec_driver_sql(statement)
+
+
+def drop_search(connection: Connection) -> None:
+    """Remove the index, its triggers and nothing else."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"DROP INDEX {INDEX}")
+        return
+    for name in ("insert", "update", "delete"):
+        connection.exec_driver_sql(f"DROP TRIGGER {NAME}_{name}")
+    connection.exec_driver_sql(f"DROP TABLE {NAME}")
+
+
+def search_problem(connection: Connection) -> str | None:
+    """Say what is wrong with the index: it is missing, or (SQLite) not at one with the table. None: nothing."""
+    if connection.dialect.name == "postgresql":
+        known = connection.scalar(text("SELECT to_regclass(:name)"), {"name": INDEX})
+        return None if known is not None else f"the index {INDEX} is missing"
+    names = connection.scalars(text("SELECT name FROM sqlite_master WHERE name LIKE 'decisions\\_search%' ESCAPE '\\'"))
+    missing = {NAME, *(f"{NAME}_{name}" for name in ("insert", "update", "delete"))} - set(names)
+    return f"{', '.join(sorted(missing))} is missing" if missing else None
+
+
+def matches(connection: Connection, needle: str) -> ColumnElement[bool]:
+    """Return the condition that a decision's texts hold what is searched for.
+
+    Raises:
+        ConfigurationError: nothing to search for, or too much.
+    """
+    terms = _terms(needle)
+    if connection.dialect.name == "postgresql":
+        return _postgres(terms)
+    query = " ".join(f'"{" ".join(words)}"{"*" if prefix else ""}' for words, prefix in terms)
+    sql = f"SELECT rowid FROM {NAME} WHERE {NAME} MATCH :needle"  # noqa: S608
+    found = text(sql).bindparams(bindparam("needle", query, unique=True))
+    return literal_column("decisions.rowid").in_(found)
+
+
+def _postgres(terms: Sequence[tuple[list[str], bool]]) -> ColumnElement[bool]:
+    parts = []
+    for words, prefix in terms:
+        quoted = [f"'{word.lower()}'" for word in words]  # letters and digits only: no quote can be in a word
+        parts.append(" <-> ".join(quoted) + (":*" if prefix else ""))
+    query = " & ".join(f"({part})" for part in parts)
+    document = literal_column(_DOCUMENT.format(f"{decisions.name}.", INDEXED, _SPLIT), postgresql.TSVECTOR)
+    return document.op("@@", is_comparison=True)(func.to_tsquery(literal_column("'simple'::regconfig"), query))
+
+
+def _terms(needle: str) -> list[tuple[list[str], bool]]:
+    """Read a search into (words that follow each other, whether the last is only a beginning)."""
+    if not needle or len(needle) > MAX_NEEDLE:
+        raise ConfigurationError(f"the text searched for has {len(needle)} characters, expected 1 to {MAX_NEEDLE}")
+    found: list[tuple[list[str], bool]] = []
+    for phrase, plain in re.findall(r'"([^"]*)"|([^\s"]+)', escape(needle)):
+        words = re.findall(r"[^\W_]+", phrase or plain)
+        if words:
+            found.append((words, bool(plain) and plain.endswith("*")))
+    if not found:
+        raise ConfigurationError(f"the text searched for, {needle[:100]!r}, has no word in it")
+    return found
