@@ -192,7 +192,7 @@ class Plms(Ddim):
             self.warm_up -= 1
             return self._runge_kutta(z, step)
         weights = np.array(self.WEIGHTS[len(self._eps) - 1], dtype=np.float32)
-        eps: Array = np.tensordot(weights, np.stack(self._eps), axes=1)
+        eps = np.tensordot(weights, np.stack(self._eps), axes=1).astype(np.float32)
         return _transfer(z, eps, step.now, step.following)
 
     def _runge_kutta(self, z: Array, step: Step) -> Array:
@@ -211,7 +211,7 @@ class Plms(Ddim):
 def noise_in(z: Array, D: Array, now: Levels) -> Array:
     """Return eps (..., N, d) for clean estimates D (..., N, d): (z - alpha D) / sigma."""
     alpha, sigma = now
-    eps: Array = (z - alpha * D) / max(sigma, 1e-8)
+    eps: Array = ((z - alpha * D) / max(sigma, 1e-8)).astype(np.float32)
     return eps
 
 

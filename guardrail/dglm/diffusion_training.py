@@ -1,0 +1,234 @@
+"""Train the diffusion. Read top to bottom: batch, loss, step, loop.
+
+A batch is a function of (seed, step, process) alone, so that a killed run resumes exactly.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from guardrail.dglm.devices import Placement, place
+from guardrail.dglm.diffusion_data import Latents, embed, load_latents, moments
+from guardrail.dglm.latents import LatentStatistics, load, save
+from guardrail.dglm.network import Context, NetworkConfig, levels_of, new_network, preset
+from guardrail.dglm.run_state import RunState, load_state, new_state, save_state
+from guardrail.dglm.time_sampling import AdaptiveTimes
+from guardrail.dglm.training import TrainingDiverged, learning_rate, read_recipe
+from guardrail.encoder import load_encoder
+
+STATE = "diffusion-state.safetensors"
+VALIDATION_ROWS = 2048
+
+Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Noised latents of one micro-batch.
+
+    Attributes:
+        x0, z, velocity: (B, d). log_snr, weight: (B,); `weight` undoes how often a noise level is drawn. context: prefixes.
+    """
+
+    x0: Tensor
+    z: Tensor
+    velocity: Tensor
+    log_snr: Tensor
+    weight: Tensor
+    context: Context
+
+
+def train_latents(recipe_path: Path, data: Path, out: Path, *, report: Report, device: str = "auto") -> int:
+    """Embed the sentences of a recipe, and measure their moments; goes on where a killed run stopped.
+
+    Args:
+        recipe_path: YAML recipe. data: folder of the data that it names. out: folder of the run. report: called with a
+            dictionary after every shard. device: of the encoder.
+
+    Returns:
+        How many sentences there are to train on.
+    """
+    recipe = read_recipe(recipe_path)
+    encoder = load_encoder(recipe["encoder"], device)
+    count = embed(recipe, data, out / "latents", encoder, report, "train")
+    embed(recipe, data, out / "latents", encoder, report, "test")
+    save(moments(load_latents(out / "latents"), encoder.sha256), out / "diffusion-latents.safetensors")
+    return count
+
+
+def make_batch(
+    latents: Latents, statistics: LatentStatistics, times: AdaptiveTimes, size: int, drop: float, seed: list[int]
+) -> Batch:
+    """Draw a micro-batch: sentences, noise levels, noise, and which prefixes the network gets to see.
+
+    Args:
+        latents: where from. statistics: to normalise. times: noise levels. size: B. drop: share of prefixes replaced by the
+            learned null, so that classifier-free guidance is possible. seed: all that the batch depends on.
+    """
+    rng = np.random.default_rng(seed)
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    x, before, known = latents.batch(rng, size)
+    x0 = torch.from_numpy(statistics.normalise(x))
+    context = Context(torch.from_numpy(statistics.normalise(before)), torch.from_numpy(known))
+    log_snr, weight = times.draw(size, generator)
+    alpha, sigma = (level[:, None] for level in levels_of(log_snr))
+    eps = torch.randn(x0.shape, generator=generator)
+    kept = torch.rand(size, generator=generator) >= drop
+    return Batch(x0, alpha * x0 + sigma * eps, alpha * eps - sigma * x0, log_snr, weight, context.dropped(kept))
+
+
+def losses(network: torch.nn.Module, batch: Batch) -> Tensor:
+    """Return the squared error of the velocity, (B,), mean over dimensions."""
+    found: Tensor = ((network(batch.z, batch.log_snr, batch.context).float() - batch.velocity) ** 2).mean(dim=1)
+    return found
+
+
+def train_step(state: RunState, batches: Iterator[Batch], count: int, lr: float, run: Run) -> float:
+    """One optimiser step over `count` micro-batches; returns the mean weighted loss.
+
+    Raises:
+        TrainingDiverged: the loss is not finite; the weights are those before the step.
+    """
+    for group in state.optimiser.param_groups:
+        group["lr"] = lr
+    state.optimiser.zero_grad(set_to_none=True)
+    total = 0.0
+    for number in range(count):
+        batch = run.placement.move(next(batches))
+        with run.placement.autocast():
+            found = losses(run.model, batch)
+        loss = (found * batch.weight).mean() / count
+        if not math.isfinite(loss.item()):
+            raise TrainingDiverged(
+                f"the loss is not finite at step {state.step}, micro-batch {number} (seed {run.seed_of(state.step, number)}); "
+                "the last checkpoint is kept"
+            )
+        with run.placement.waiting(run.model) if number + 1 < count else nullcontext():
+            run.placement.backward(loss)
+        run.times.learn(batch.log_snr.cpu(), found.detach().cpu())
+        total += loss.item()
+    torch.nn.utils.clip_grad_norm_(state.model.parameters(), run.clip)
+    state.optimiser.step()
+    decay = min(run.ema, (1.0 + state.step) / (10.0 + state.step))
+    with torch.no_grad():
+        for name, parameter in state.model.named_parameters():
+            state.average[name].lerp_(parameter, 1.0 - decay)
+    state.step += 1
+    return total
+
+
+@dataclass(slots=True)
+class Run:
+    """What stays the same from step to step. `model` is `state.model`, wrapped where several processes share the work."""
+
+    model: torch.nn.Module
+    times: AdaptiveTimes
+    placement: Placement
+    seed: int
+    clip: float
+    ema: float
+
+    def seed_of(self, step: int, number: int) -> list[int]:
+        """Return what a micro-batch depends on."""
+        return [self.seed, step, number, self.placement.rank]
+
+
+def network_of(recipe: Mapping[str, Any], statistics: LatentStatistics) -> NetworkConfig:
+    """Return the sizes that a recipe asks for: `network: {preset: mini, ...changes}`."""
+    changes = dict(recipe["network"])
+    return preset(changes.pop("preset"), statistics.dim, **changes)
+
+
+@torch.no_grad()
+def validation(network: torch.nn.Module, latents: Latents, statistics: LatentStatistics, run: Run) -> dict[str, float]:
+    """Return the weighted velocity loss on held-aside sentences with their prefixes, without, and by the Gaussian alone."""
+    even = AdaptiveTimes(run.times.shift)
+    parts: dict[str, float] = {}
+    for name, drop in (("validation_loss", 0.0), ("validation_loss_without_prefix", 1.0)):
+        batch = run.placement.move(make_batch(latents, statistics, even, VALIDATION_ROWS, drop, [0]))
+        parts[name] = float((losses(network, batch) * batch.weight).mean())
+    return parts
+
+
+def train_diffusion(
+    recipe_path: Path, out: Path, *, report: Report, steps: int | None = None, device: str = "auto"
+) -> Path:
+    """Train (or resume) the denoising network of a recipe on the latents of its run; returns the folder of the run.
+
+    Args:
+        recipe_path: YAML recipe. out: folder of the run, with the latents of `train_latents`.
+        report: called with a dictionary after every step. steps: stop after this many in all (default: the recipe's).
+        device: "auto", "cpu" or "cuda". Started by `accelerate launch`, several processes share the work.
+
+    Raises:
+        TrainingDiverged: the loss is not finite. ConfigurationError: there are no latents yet.
+    """
+    recipe = read_recipe(recipe_path)
+    settings = recipe["optimiser"]
+    total = int(recipe["steps"])
+    steps = total if steps is None else steps
+    train, held_aside = load_latents(out / "latents"), load_latents(out / "latents", "test")
+    statistics = load(out / "diffusion-latents.safetensors")
+    (out / "diffusion-recipe.json").write_text(json.dumps(recipe), encoding="utf8")
+    placement = place(device, bool(recipe.get("bf16", False)))
+    torch.manual_seed(int(recipe["seed"]))
+    network = new_network(network_of(recipe, statistics), statistics).to(placement.device)
+    state = new_state(network, settings)
+    times = AdaptiveTimes(float(recipe["shift"]))
+    if load_state(state, out, STATE):
+        times.losses = state.extra["times"]
+    run = Run(
+        placement.wrap(network), times, placement, int(recipe["seed"]), float(settings["clip"]), float(settings["ema"])
+    )
+    size, count = int(recipe["micro_batch"]), int(recipe["batch"]) // int(recipe["micro_batch"])
+
+    def batches(step: int) -> Iterator[Batch]:
+        for number in range(count):
+            seed = run.seed_of(step, number)
+            yield make_batch(train, statistics, times, size, float(recipe["condition_dropout"]), seed)
+
+    with (out / "diffusion-log.jsonl").open("a", encoding="utf8") as log:
+        while state.step < steps:
+            began, step = time.perf_counter(), state.step
+            row: dict[str, Any] = {
+                "loss": train_step(state, batches(step), count, learning_rate(step, total, settings), run)
+            }
+            seconds = time.perf_counter() - began
+            row |= {
+                "step": state.step,
+                "steps": steps,
+                "examples_per_second": placement.processes * size * count / seconds,
+            }
+            if state.step % int(recipe["checkpoint_every"]) == 0 or state.step == steps:
+                state.extra["times"] = times.losses
+                row |= averaged(state, lambda: validation(network, held_aside, statistics, run))
+                if placement.rank == 0:
+                    save_state(state, out, STATE)
+            if placement.rank == 0:
+                log.write(json.dumps(row) + "\n")
+                log.flush()
+                report(row)
+    return out
+
+
+def averaged(state: RunState, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """Measure with the averaged weights in the model, and put the trained ones back."""
+    trained = {name: p.detach().clone() for name, p in state.model.named_parameters()}
+    with torch.no_grad():
+        for name, parameter in state.model.named_parameters():
+            parameter.copy_(state.average[name])
+        found = measure()
+        for name, parameter in state.model.named_parameters():
+            parameter.copy_(trained[name])
+    return found

@@ -1,0 +1,104 @@
+"""The state of a training run on disk: weights, their moving average, the optimiser's moments, and what else it keeps.
+
+Batches are a function of (seed, step), so this and the recipe are all that an exact resume needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from guardrail.errors import CheckpointError
+
+
+@dataclass(slots=True)
+class RunState:
+    """What a run holds.
+
+    Attributes:
+        model: trained weights. average: their exponential moving average. optimiser: AdamW. step: steps done.
+        extra: further tensors by name, restored in place of the old ones.
+    """
+
+    model: nn.Module
+    average: dict[str, Tensor]
+    optimiser: torch.optim.AdamW
+    step: int = 0
+    extra: dict[str, Tensor] = field(default_factory=dict)
+
+
+def new_state(model: nn.Module, settings: Mapping[str, Any]) -> RunState:
+    """Wrap a model with its optimiser and moving average."""
+    optimiser = torch.optim.AdamW(
+        model.parameters(),
+        lr=float(settings["lr"]),
+        betas=(float(settings["betas"][0]), float(settings["betas"][1])),
+        weight_decay=float(settings["weight_decay"]),
+    )
+    return RunState(model, {name: p.detach().clone() for name, p in model.named_parameters()}, optimiser)
+
+
+def save_state(state: RunState, folder: Path, name: str) -> None:
+    """Write `folder`/`name`; the rename makes it atomic."""
+    tensors = {f"model.{key}": p.detach() for key, p in state.model.named_parameters()}
+    tensors |= {f"average.{key}": tensor for key, tensor in state.average.items()}
+    tensors |= {f"extra.{key}": tensor for key, tensor in state.extra.items()}
+    for key, parameter in state.model.named_parameters():
+        for part, value in state.optimiser.state.get(parameter, {}).items():
+            tensors[f"optimiser.{part}.{key}"] = value
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f"{name}.tmp"
+    save_file({key: tensor.cpu().contiguous() for key, tensor in tensors.items()}, temporary, {"step": str(state.step)})
+    temporary.replace(folder / name)
+
+
+def load_state(state: RunState, folder: Path, name: str) -> bool:
+    """Restore what `save_state` wrote into `state`; False where there is nothing to restore.
+
+    Raises:
+        CheckpointError: the file belongs to a network of other sizes.
+    """
+    path = folder / name
+    if not path.exists():
+        return False
+    tensors = load_file(path)
+    with safe_open(path, "pt") as opened:
+        state.step = int(opened.metadata()["step"])
+    try:
+        with torch.no_grad():
+            for key, parameter in state.model.named_parameters():
+                parameter.copy_(tensors[f"model.{key}"])
+                state.average[key].copy_(tensors[f"average.{key}"])
+                parts = [part for part in ("step", "exp_avg", "exp_avg_sq") if f"optimiser.{part}.{key}" in tensors]
+                state.optimiser.state[parameter] = {
+                    part: tensors[f"optimiser.{part}.{key}"].to("cpu" if part == "step" else parameter.device)
+                    for part in parts
+                }
+    except (KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{path} was written by a run of other sizes; choose another --out ({error})") from error
+    prefix = "extra."
+    state.extra = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+    return True
+
+
+def average_weights(folder: Path, name: str) -> dict[str, Tensor]:
+    """Return the averaged weights of a run.
+
+    Raises:
+        CheckpointError: there is no such run yet, or its file is damaged.
+    """
+    from safetensors import SafetensorError
+
+    path, prefix = folder / name, "average."
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}; train first") from error
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
