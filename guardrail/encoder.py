@@ -113,7 +113,20 @@ class Encoder:
         Raises:
             TypeError: as `encode`.
         """
-        return [len(ids) for ids in self._backend.tokenise(_clean(texts))]
+        return [len(ids) for ids in self.tokens(texts)]
+
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of each text, special tokens included and nothing cut.
+
+        Raises:
+            TypeError: as `encode`.
+        """
+        return self._backend.tokenise(_clean(texts))
+
+    @property
+    def transformer(self) -> Any:
+        """The `transformers` BertModel of the embedded encoder, to be read and never changed; None for any other."""
+        return getattr(self._backend, "model", None)
 
     def _await_turn(self, job: _Job) -> None:
         """Queue, and sleep until another caller has served the job or has passed the lead on to it."""
@@ -219,7 +232,7 @@ class _MiniLM:
         model = BertModel(config, add_pooling_layer=False)
         unused = ("pooler.", "embeddings.position_ids")
         model.load_state_dict({name: weight for name, weight in state.items() if not name.startswith(unused)})
-        self._model = model.to(device).eval().requires_grad_(False)
+        self.model = model.to(device).eval().requires_grad_(False)
         self._device = device
         self._tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
         self._tokenizer.no_padding()
@@ -237,12 +250,12 @@ class _MiniLM:
             width = max(map(len, batch))
             if all(len(ids) == width for ids in batch):  # nothing to pad, so nothing to mask
                 tokens = torch.tensor(batch, device=self._device)  # (B, T)
-                pooled = self._model(input_ids=tokens).last_hidden_state.mean(dim=1)
+                pooled = self.model(input_ids=tokens).last_hidden_state.mean(dim=1)
             else:
                 tokens = torch.tensor([[*ids, *[0] * (width - len(ids))] for ids in batch], device=self._device)
                 lengths = torch.tensor([len(ids) for ids in batch], device=self._device)
                 mask = torch.arange(width, device=self._device)[None, :] < lengths[:, None]  # (B, T)
-                hidden = self._model(input_ids=tokens, attention_mask=mask.long()).last_hidden_state  # (B, T, d)
+                hidden = self.model(input_ids=tokens, attention_mask=mask.long()).last_hidden_state  # (B, T, d)
                 pooled = (hidden * mask[:, :, None]).sum(dim=1) / lengths[:, None]
             unit: Vectors = torch.nn.functional.normalize(pooled, dim=1).cpu().numpy()
             return unit

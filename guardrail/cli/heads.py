@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from guardrail.learn.embeddings import Advance
     from guardrail.policy.bundle import LinearHead
 
-__all__ = ["app"]
+__all__ = ["app", "heads_of", "of_split", "progress"]
 
 app = typer.Typer(help="Train, evaluate and list classifier heads.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -130,8 +130,8 @@ def evaluate(
     from guardrail.evaluate.data import read_many
     from guardrail.evaluate.heads import evaluate_heads
 
-    chosen = _heads(heads, head)
-    rows = _of_split(read_many(data), split)
+    chosen = heads_of(heads, head)
+    rows = of_split(read_many(data), split)
     with progress("texts embedded") as advance:
         reports = evaluate_heads(
             rows, chosen, load_encoder(encoder, device), resamples=resamples, seed=seed, advance=advance
@@ -142,7 +142,12 @@ def evaluate(
         console.print(_table(reports))
 
 
-def _of_split(rows: list[LabelledText], split: str | None) -> list[LabelledText]:
+def of_split(rows: list[LabelledText], split: str | None) -> list[LabelledText]:
+    """The rows of one split, or all of them.
+
+    Raises:
+        DataError: there is none of that split.
+    """
     if split is None:
         return rows
     kept = [row for row in rows if row.split == split]
@@ -152,7 +157,12 @@ def _of_split(rows: list[LabelledText], split: str | None) -> list[LabelledText]
     return kept
 
 
-def _heads(folder: Path | None, wanted: list[str] | None) -> Mapping[str, LinearHead]:
+def heads_of(folder: Path | None, wanted: list[str] | None) -> Mapping[str, LinearHead]:
+    """The heads of a folder (default: the shipped ones), or those of them that are wanted.
+
+    Raises:
+        ClassifierError: the folder holds none, or not the wanted one.
+    """
     from guardrail.classifiers.linear import SHIPPED, read_head
 
     place = folder or SHIPPED
@@ -168,7 +178,7 @@ def _heads(folder: Path | None, wanted: list[str] | None) -> Mapping[str, Linear
 
 
 def _table(reports: Mapping[str, HeadReport]) -> Table:
-    columns = ("head", "rows", "positive", "AUROC", "AUPRC", "recall at 1% FPR", "calibration error")
+    columns = ("head", "rows", "positive", "AUROC", "AUPRC", "recall at 1% FPR", "calibration error", "Brier")
     table = Table(*columns, box=None, caption="Below each value its 95% interval.")
     for name, report in reports.items():
         table.add_row(name, f"{report.n:,}", f"{report.positives:,}", *map(_cell, report.metrics.values()))

@@ -18,7 +18,7 @@ Floats = npt.NDArray[np.float64]
 CONFIDENCE = 0.95
 RESAMPLES = 1_000
 ECE_BINS = 15
-METRICS = ("auroc", "auprc", "recall_at_1pct_fpr", "ece")
+METRICS = ("auroc", "auprc", "recall_at_1pct_fpr", "ece", "brier")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,10 @@ class Ranking:
         """Expected calibration error over 15 bins of equal width (Guo et al. 2017, section 2)."""
         gap = np.bincount(self.bins, weight * (self.scores - self.positive), minlength=ECE_BINS)
         return float(np.abs(gap).sum() / weight.sum())
+
+    def brier(self, weight: Floats) -> float:
+        """Mean squared distance of probability and outcome (Brier 1950): calibration and sharpness in one figure."""
+        return float(weight @ np.square(self.scores - self.positive) / weight.sum())
 
 
 def evaluate_scores(

@@ -6,6 +6,8 @@ punishes.
 
 from __future__ import annotations
 
+import random
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -41,6 +43,34 @@ TEMPLATES = (
     "Police are looking for a witness, {a} {group} woman in her thirties.",
     "A charity for {group} people opened an office here.", "The mayor thanked the {group} volunteers.",
 )  # fmt: skip
+
+_ADJECTIVES = (
+    "muslim", "christian", "jewish", "hindu", "buddhist", "sikh", "catholic", "african", "european", "arab", "chinese",
+    "japanese", "korean", "indian", "pakistani", "mexican", "american", "russian", "nigerian", "turkish", "polish",
+    "irish", "italian", "french", "german", "gay", "lesbian", "bisexual", "transgender", "deaf", "disabled", "autistic",
+)  # fmt: skip
+_PLURALS = (
+    "muslims", "christians", "jews", "hindus", "buddhists", "catholics", "africans", "europeans", "arabs", "indians",
+    "mexicans", "americans", "russians", "italians", "germans", "immigrants", "refugees", "gays", "lesbians",
+)  # fmt: skip
+_NAMED = {word: words for words in (_ADJECTIVES, _PLURALS) for word in words}
+_NAMES = re.compile(rf"\b({'|'.join(_NAMED)})\b", re.IGNORECASE)
+
+
+def swap_groups(text: str, rng: random.Random) -> str:
+    """Name other groups of people in a text; one that is named twice is replaced alike. Others come back as they are.
+
+    What a text does to a group does not depend on which it is, so its labels stay (counterfactual data augmentation,
+    Dixon et al., AIES 2018). Words that often mean something else ("black", "old") are left alone.
+    """
+    chosen: dict[str, str] = {}
+
+    def other(match: re.Match[str]) -> str:
+        word = match.group().lower()
+        new = chosen.setdefault(word, rng.choice([name for name in _NAMED[word] if name != word]))
+        return new.capitalize() if match.group()[0].isupper() else new
+
+    return _NAMES.sub(other, text)
 
 
 def counterfactuals(templates: Sequence[str] = TEMPLATES) -> list[list[str]]:

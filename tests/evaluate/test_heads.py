@@ -108,7 +108,8 @@ def test_the_command_prints_one_object_per_head(files: tuple[Path, Path]) -> Non
     assert first.exit_code == 0, first.output
     found = json.loads(first.stdout)
     assert set(found) == {"insult", "threat", "courtesy", "any"}
-    assert set(found["insult"]) == {"n", "positives", "auroc", "auprc", "recall_at_1pct_fpr", "ece", "intervals"}
+    metrics = {"auroc", "auprc", "recall_at_1pct_fpr", "ece", "brier"}
+    assert set(found["insult"]) == {"n", "positives", "intervals", *metrics}
     assert found["insult"]["auroc"] == 1.0
     assert found["insult"]["intervals"]["auroc"] == [1.0, 1.0]
     assert found["threat"]["auroc"] is None
