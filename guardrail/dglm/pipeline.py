@@ -8,7 +8,6 @@ from the decoder, and in chance; those of all requests are decoded as one batch.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
@@ -25,18 +24,17 @@ from guardrail.dglm import checkpoint
 from guardrail.dglm.batch import EMPTY, END, START, PrefixTokens, collate_prefix, collate_target, tokenise_prefix
 from guardrail.dglm.batching import within_memory
 from guardrail.dglm.codec import Codec, word_tokenizer
-from guardrail.dglm.denoiser import gaussian_denoiser
+from guardrail.dglm.diffusion_checkpoint import find_diffusion, load_diffusion
 from guardrail.dglm.generate import Decoding, Written, generate
-from guardrail.dglm.guidance import Guide, guided, project
+from guardrail.dglm.guidance import project
 from guardrail.dglm.latents import Array
 from guardrail.dglm.loss import output_index, token_log_probabilities
-from guardrail.dglm.plans import Plan, Proposed, SpanRequest, cut, overlaps, plan_candidates, tidy
-from guardrail.dglm.sampler import ddim
-from guardrail.dglm.schedule import CosineSchedule
+from guardrail.dglm.plans import Plan, Proposed, SpanRequest, plan_candidates, plan_continuations, tidy
+from guardrail.dglm.propose import Diffusion, gaussian_diffusion
+from guardrail.dglm.sampler import Cancelled
+from guardrail.dglm.weighing import bad_clauses, weighty_words
 from guardrail.encoder import load_encoder
 from guardrail.errors import ConfigurationError
-from guardrail.text.clauses import clauses
-from guardrail.types import Span
 
 if TYPE_CHECKING:
     from guardrail.dglm.decoder import Decoder
@@ -47,9 +45,6 @@ __all__ = ["Pipeline", "Proposed", "SpanRequest", "load_pipeline"]
 SIGNAL = 0.95
 """alpha squared that the prompt generator is told at inference (Lovelace et al. 2024, code)."""
 
-MAX_HIDDEN = 6
-"""Words that are hidden from the decoder at most."""
-
 MAX_DRAFT = 96
 """Word pieces of the longest stretch that the decoder was trained to rewrite."""
 
@@ -58,15 +53,6 @@ MAX_CONTINUATION = 40
 
 MAX_SCORED = 200
 """Word pieces of a proposal that its fluency looks at."""
-
-MAX_RANKED = 60
-"""Longer stretches are not searched for weighty words."""
-
-CLEAR = -0.5
-"""Logit below which a text without its weighty words counts as passing."""
-
-EDIT_STEPS = 15
-_WORD = re.compile(r"\S+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +70,16 @@ class Pipeline:
 
     Args:
         encoder: of the checkpoint. loaded: the checkpoint. codec: of the encoder's vocabulary.
+        diffusion: the trained network; None: `edit` uses the exact denoiser of Gaussian latents, `continue` is refused.
     """
 
-    def __init__(self, encoder: Encoder, loaded: checkpoint.Checkpoint, codec: Codec) -> None:
+    def __init__(
+        self, encoder: Encoder, loaded: checkpoint.Checkpoint, codec: Codec, diffusion: Diffusion | None = None
+    ) -> None:
         self.encoder, self.statistics, self.decoder = encoder, loaded.statistics, loaded.decoder
         self.sha256, self.codec = loaded.sha256, codec
+        self.trained = diffusion is not None
+        self.diffusion = diffusion if diffusion is not None else gaussian_diffusion(loaded.statistics)
         self._device = self.decoder.word.weight.device
         self._output_index = output_index(self.decoder)
         self._on_cpu: Decoder | None = None
@@ -138,6 +129,10 @@ class Pipeline:
                 torch.Generator().manual_seed(seed),
             )
 
+    def prefix(self, draft: str, before: str) -> PrefixTokens:
+        """Return what the decoder has in view: a draft, cut at `MAX_DRAFT` word pieces, and what stands before it."""
+        return tokenise_prefix(self.codec, draft, before, MAX_DRAFT)
+
     def fluency(self, texts: Sequence[str], draft: str = "") -> list[float]:
         """Mean log-probability, in nats, of the words of each text that are new where they stand.
 
@@ -151,14 +146,27 @@ class Pipeline:
 
     def _lines(self, request: SpanRequest) -> list[_Line]:
         """Plan the candidates of a request and find the embedding that each should have."""
-        if request.mode == "continue":
+        continues = request.mode == "continue"
+        if continues and not self.trained:
             raise ConfigurationError(
-                "rewrite mode 'continue' needs a trained diffusion network; use 'project' or 'edit'"
+                "rewrite mode 'continue' needs a trained diffusion network, and this checkpoint has none; use 'project' "
+                "or 'edit', or train one with `guardrail dglm train diffusion`"
             )
-        if request.cancelled() or len(self.codec.encode(request.text, MAX_DRAFT + 1)) > MAX_DRAFT:
+        if request.cancelled():
+            return []
+        if not continues and len(self.codec.encode(request.text, MAX_DRAFT + 1)) > MAX_DRAFT:
             return []  # a draft that the decoder sees only in part would lose its end
-        plans = plan_candidates(request, self._weighty_words(request), self._bad_clauses(request))
-        embeddings = self._targets(plans, request)
+        try:
+            if continues:
+                plans = plan_continuations(request)
+                embeddings = self._continued(request)
+            else:
+                plans = plan_candidates(
+                    request, weighty_words(self.encoder, request), bad_clauses(self.encoder, request)
+                )
+                embeddings = self._targets(plans, request)
+        except Cancelled:
+            return []
         latents = self.statistics.normalise(embeddings)
         return [
             _Line(request, plan, latent, (request.seed + 7919 * number) % 2**63)
@@ -168,7 +176,7 @@ class Pipeline:
     def _write(self, lines: Sequence[_Line], decoder: Decoder | None = None) -> list[Written]:
         if not lines:
             return []
-        prefixes = [tokenise_prefix(self.codec, row.plan.draft, row.request.before, MAX_DRAFT) for row in lines]
+        prefixes = [self.prefix(row.plan.draft, row.request.before) for row in lines]
         limit = max(len(prefix.draft) + 12 if prefix.draft else MAX_CONTINUATION for prefix in prefixes)
         decoding = Decoding(
             [row.plan.temperature for row in lines],
@@ -240,61 +248,39 @@ class Pipeline:
 
     def _edited(self, embeddings: Array, request: SpanRequest) -> Array:
         """SDEdit (Meng et al. 2022): noise the drafts' embeddings to `strength`, then denoise them under guidance."""
-        schedule = CosineSchedule()
-        alpha, sigma = schedule.levels(request.strength)
-        latent = self.statistics.normalise(embeddings)
-        noise = np.random.default_rng(request.seed).standard_normal(latent.shape)
-        denoiser = guided(gaussian_denoiser(self.statistics), request.guides, self.statistics, scale=8.0)
-        start = (alpha * latent + sigma * noise).astype(np.float32)
-        return self.statistics.denormalise(ddim(start, denoiser, schedule, EDIT_STEPS, request.strength))
+        return self.diffusion.propose(
+            len(embeddings),
+            request.guides,
+            before=self._before(request),
+            start=embeddings,
+            strength=request.strength,
+            seed=request.seed,
+            cancelled=request.cancelled,
+        ).embeddings
 
-    # -- what to hide ------------------------------------------------------------------------------------------------
+    def _continued(self, request: SpanRequest) -> Array:
+        """Proposals from pure noise, conditioned on what stood before (Lovelace et al. 2024, section 4.2); (K, d)."""
+        return self.diffusion.propose(
+            request.candidates,
+            request.guides,
+            before=self._before(request),
+            seed=request.seed,
+            cancelled=request.cancelled,
+        ).embeddings
 
-    def _weighty_words(self, request: SpanRequest) -> list[Span]:
-        """The words that hold the text on the wrong side: the fewest, worst first, without which it would pass.
-
-        Leave-one-out over words (Li et al. 2016, "Understanding neural networks through representation erasure"): one
-        batch for the ranking, one for the choice.
-        """
-        text, matches = request.text, list(request.matches)
-        words = [match.span() for match in _WORD.finditer(text) if not overlaps(match.span(), matches)]
-        away = [guide for guide in request.guides if guide.away]
-        if not away or not 2 <= len(words) <= MAX_RANKED:
-            return []
-        base, *without = self._violation([cut(text, matches), *(cut(text, [*matches, word]) for word in words)], away)
-        gains = base - np.array(without)
-        order = [words[index] for index in np.argsort(-gains) if gains[index] > 0.0][: min(MAX_HIDDEN, len(words) - 1)]
-        trials = [order[: count + 1] for count in range(len(order))]
-        if not trials:
-            return []
-        levels = self._violation([cut(text, [*matches, *trial]) for trial in trials], away)
-        passing = next((trial for trial, level in zip(trials, levels, strict=True) if level < CLEAR), None)
-        return passing if passing is not None else trials[int(np.argmin(levels))]
-
-    def _bad_clauses(self, request: SpanRequest) -> list[Span]:
-        """The clauses that would not pass by themselves; none if there is nothing else."""
-        parts = clauses(request.text)
-        away = [guide for guide in request.guides if guide.away]
-        if not away or len(parts) < 2:
-            return []
-        levels = self._violation([request.text[start:end] for start, end in parts], away)
-        bad = [part for part, level in zip(parts, levels, strict=True) if level > CLEAR]
-        return bad if len(bad) < len(parts) else []
-
-    def _violation(self, texts: Sequence[str], guides: Sequence[Guide]) -> Array:
-        """The largest guide logit of each text (N,)."""
-        x = self.encoder.encode(texts)
-        worst: Array = np.max([x @ guide.weight + guide.bias for guide in guides], axis=0)
-        return worst
+    def _before(self, request: SpanRequest) -> Array | None:
+        return self.encoder.encode([request.before])[0] if request.before.strip() else None
 
 
 @lru_cache(maxsize=4)
 def load_pipeline(name: str, encoder: str, device: str) -> Pipeline:
-    """Load a checkpoint with its encoder; one per process.
+    """Load a checkpoint with its encoder, and its diffusion network if it has one; one per process.
 
     Raises:
         CheckpointError: missing, damaged, or of another encoder.
     """
     loaded_encoder = load_encoder(encoder, device)
-    loaded = checkpoint.load(checkpoint.locate(name), loaded_encoder.sha256, loaded_encoder.device)
-    return Pipeline(loaded_encoder, loaded, Codec(word_tokenizer(loaded_encoder.directory)))
+    folder = checkpoint.locate(name)
+    loaded = checkpoint.load(folder, loaded_encoder.sha256, loaded_encoder.device)
+    diffusion = load_diffusion(folder, loaded_encoder.sha256, loaded_encoder.device) if find_diffusion(folder) else None
+    return Pipeline(loaded_encoder, loaded, Codec(word_tokenizer(loaded_encoder.directory)), diffusion)

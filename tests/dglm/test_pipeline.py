@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from guardrail.classifiers.linear import load_head
+from guardrail.dglm import checkpoint
+from guardrail.dglm import pipeline as pipeline_module
 from guardrail.dglm.codec import HIDDEN
 from guardrail.dglm.guidance import Guide
 from guardrail.dglm.pipeline import Pipeline, SpanRequest, load_pipeline
 from guardrail.dglm.plans import tidy
+from guardrail.dglm.propose import Diffusion, gaussian_diffusion
 from guardrail.errors import CheckpointError, ConfigurationError
 
 RUDE = "Only a stupid idiot would restart the Brompton router at 10:45, Siobhan."
@@ -57,11 +62,75 @@ def test_more_and_fewer_candidates(pipeline: Pipeline, guides) -> None:
     assert len(pipeline.rewrite(SpanRequest(RUDE, guides=guides, candidates=20))) > 4
 
 
-def test_edit_mode_proposes_too_and_continue_is_refused(pipeline: Pipeline, guides) -> None:
-    request = SpanRequest(RUDE, guides=guides, mode="edit", strength=0.3)
-    assert pipeline.rewrite(request)
-    with pytest.raises(ConfigurationError, match="continue"):
-        pipeline.rewrite(replace(request, mode="continue"))
+def test_edit_mode_proposes_too(pipeline: Pipeline, guides) -> None:
+    assert pipeline.rewrite(SpanRequest(RUDE, guides=guides, mode="edit", strength=0.3, candidates=3))
+
+
+def variant(pipeline: Pipeline, diffusion: Diffusion | None) -> Pipeline:
+    """The shipped decoder with another diffusion, or none."""
+    loaded = checkpoint.Checkpoint(pipeline.decoder, pipeline.statistics, pipeline.sha256, Path())
+    return Pipeline(pipeline.encoder, loaded, pipeline.codec, diffusion)
+
+
+def test_continue_mode_needs_a_diffusion_network(pipeline: Pipeline, guides) -> None:
+    with pytest.raises(ConfigurationError, match="guardrail dglm train diffusion"):
+        variant(pipeline, None).rewrite(SpanRequest(RUDE, guides=guides, mode="continue"))
+
+
+def test_continue_mode_writes_what_could_stand_there_without_seeing_the_draft(pipeline: Pipeline, guides) -> None:
+    request = SpanRequest(RUDE, "Did the router fail again?", guides=guides, mode="continue", candidates=5, seed=3)
+    continuing = variant(pipeline, gaussian_diffusion(pipeline.statistics))
+    proposals = continuing.rewrite(request)
+    assert len(proposals) > 1
+    assert not any("Brompton" in row.text or "Siobhan" in row.text for row in proposals)
+    assert [row.text for row in continuing.rewrite(replace(request, text="Another draft, you fool."))] == [
+        row.text for row in proposals
+    ]
+    assert continuing.rewrite(replace(request, text="word " * 3000))  # nothing of the draft has to be read
+
+
+def test_a_cancelled_request_stops_between_the_steps_of_the_diffusion(pipeline: Pipeline, guides) -> None:
+    asked = iter([False] * 4 + [True] * 1000)
+    request = SpanRequest(RUDE, guides=guides, mode="edit", cancelled=lambda: next(asked))
+    assert pipeline.rewrite(request) == []
+    assert next(asked)  # it stopped long before all steps were asked for
+
+
+def test_requests_share_a_batch_and_get_what_they_would_get_alone(pipeline: Pipeline, guides) -> None:
+    requests = [
+        SpanRequest(RUDE, guides=guides, candidates=7, seed=1),
+        SpanRequest("You clowns broke it.", "It worked.", guides=guides, candidates=7, seed=2),
+        SpanRequest("Stopped.", guides=guides, cancelled=lambda: True),
+    ]
+    together = pipeline.rewrite_many(requests)
+    assert together[2] == []
+    for request, found in zip(requests[:2], together, strict=False):
+        alone = pipeline.rewrite(request)
+        assert [row.text for row in found] == [row.text for row in alone]
+        assert [row.fluency for row in found] == pytest.approx([row.fluency for row in alone], abs=1e-3)
+
+
+def test_what_the_policy_forbids_is_not_written(pipeline: Pipeline, guides) -> None:
+    text = "Please put the kettle on the kitchen table, you idiot."
+    request = SpanRequest(text, guides=guides, candidates=4, forbidden=lambda written: "kettle" in written.lower())
+    assert pipeline.rewrite(replace(request, forbidden=None))
+    assert not any("kettle" in row.text.lower() for row in pipeline.rewrite(request))
+
+
+def test_without_gpu_memory_the_rewrite_is_written_on_the_cpu(pipeline: Pipeline, guides, monkeypatch) -> None:
+    wanted = pipeline.rewrite(SpanRequest(RUDE, guides=guides, candidates=2))
+    ours = variant(pipeline, None)
+    real = pipeline_module.generate
+
+    def scarce(decoder, *arguments, **settings):
+        if decoder is ours.decoder:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(decoder, *arguments, **settings)
+
+    monkeypatch.setattr(pipeline_module, "generate", scarce)
+    assert [row.text for row in ours.rewrite(SpanRequest(RUDE, guides=guides, candidates=2))] == [
+        row.text for row in wanted
+    ]
 
 
 def test_a_cancelled_request_stops(pipeline: Pipeline, guides) -> None:
