@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,8 +43,10 @@ def assemble(policy: Policy, settings: Settings) -> Assembly:
     others: dict[str, Classifier] = {}
     models: dict[str, str] = {}
     for name, spec in policy.document.classifiers.items():
+        weighing = (rule.description for rule in policy.document.rules.values() if name in rule.weights)
+        own = replace(context, rules=tuple(description for description in weighing if description))
         try:
-            classifier: Classifier = resolve("guardrail.classifiers", spec.kind)(name, spec.options, context)
+            classifier: Classifier = resolve("guardrail.classifiers", spec.kind)(name, spec.options, own)
         except GuardrailError as error:
             raise policy.error(str(error), "classifiers", name) from error
         models[name] = classifier.fingerprint

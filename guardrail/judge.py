@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from guardrail.classifiers.second import SecondOpinion, ask
 from guardrail.errors import ClassifierFailure
 from guardrail.policy.bundle import MAX_LOGIT, Bundle, logit
 from guardrail.text.clauses import clauses
@@ -83,6 +84,7 @@ class Judge:
         self.bundle = bundle
         self._classifiers = classifiers
         self._encoder = encoder
+        self._second = {name: one for name, one in classifiers.items() if isinstance(one, SecondOpinion)}
         rules = bundle.policy.document.rules
         self._screen = {name: SCREEN * min(rule.thresholds.values()) for name, rule in rules.items()}
         self._needed = {
@@ -95,6 +97,7 @@ class Judge:
         works = [_Work(passage, [(0, len(passage.text))]) for passage in passages]
         self._score(works)
         embedding_error = self._embed_windows(works)
+        self._ask_again(works)
         return [self._verdict(work, embedding_error) for work in works]
 
     # -- classifiers that are not linear ---------------------------------------------------------------------------
@@ -104,6 +107,10 @@ class Judge:
             asked = [work for work in works if name in self._needed[work.passage.stage]]
             if not asked:
                 continue
+            if name in self._second:
+                for work in asked:
+                    work.scores[name] = Score(0.0)  # abstains until it is asked
+                continue
             try:
                 found = classifier.score([work.passage for work in asked])
                 for work, score in zip(asked, found, strict=True):
@@ -112,6 +119,44 @@ class Judge:
                 for work in asked:
                     work.scores.pop(name, None)
                     work.failures[name] = str(ClassifierFailure(name, error))
+
+    def _ask_again(self, works: Sequence[_Work]) -> None:
+        """Put texts of which a rule is uncertain to those of its classifiers that are asked only then."""
+        for name, classifier in self._second.items():
+            unsure = [work for work in works if self._unsure(work, name, classifier.margin)]
+            if not unsure:
+                continue
+            found = ask(classifier, [work.passage for work in unsure], _checked)
+            for work, score in zip(unsure, found, strict=True):
+                if isinstance(score, Exception):
+                    work.failures[name] = str(ClassifierFailure(name, score))
+                else:
+                    self._hear(work, name, score)
+
+    def _unsure(self, work: _Work, classifier: str, margin: float) -> bool:
+        """Whether a rule that weighs the classifier lies nearer than `margin` to one of its thresholds."""
+        for rule, spec in self.bundle.policy.document.rules_at(work.passage.stage).items():
+            if classifier not in spec.weights or any(name in work.failures for name in spec.weights):
+                continue
+            risk = logit(max((unit.risks[rule] for unit in work.units if rule in unit.risks), default=0.0))
+            if any(abs(risk - logit(threshold)) <= margin for threshold in spec.thresholds.values()):
+                return True
+        return False
+
+    def _hear(self, work: _Work, name: str, score: Score) -> None:
+        """Pool a score that came later into the units of a work."""
+        work.scores[name] = score
+        later = {name: logit(np.array([_value_in(score, unit.span) for unit in work.units]))}
+        known = {one: np.array([unit.logits[one] for unit in work.units]) for one in work.units[0].logits}
+        risks = self.bundle.risks(known | later, work.passage.stage)
+        work.units = [
+            Unit(
+                unit.span,
+                {rule: float(values[row]) for rule, values in risks.items()},
+                {**unit.logits, name: float(later[name][row])},
+            )
+            for row, unit in enumerate(work.units)
+        ]
 
     # -- linear heads ----------------------------------------------------------------------------------------------
 

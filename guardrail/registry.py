@@ -21,10 +21,13 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "guardrail.classifiers": MappingProxyType(
             {
+                "judge": "guardrail.classifiers.llm_judge:build",
                 "linear": "guardrail.classifiers.linear:build",
+                "moderation_api": "guardrail.classifiers.moderation_api:build",
                 "pattern": "guardrail.classifiers.pattern:build",
                 "pii": "guardrail.classifiers.pii:build",
                 "secrets": "guardrail.classifiers.secrets:build",
+                "transformer": "guardrail.classifiers.transformer:build",
             }
         ),
         "guardrail.rewriters": MappingProxyType(

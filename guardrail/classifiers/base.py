@@ -23,12 +23,14 @@ class BuildContext:
         device: `"auto"`, `"cpu"` or `"cuda"`.
         directory: the folder of the policy file; relative file names in the options start here.
         data_dir: where a classifier may keep files that it can make again (caches).
+        rules: what the rules that weigh the classifier are for, in the policy's words.
     """
 
     encoder: str
     device: str
     directory: Path
     data_dir: Path
+    rules: tuple[str, ...] = ()
 
 
 @runtime_checkable

@@ -62,6 +62,10 @@ def _rules(document: PolicyDocument) -> Iterator[Problem]:
     for name, rule in document.rules.items():
         for classifier in rule.weights:
             yield from _listed(("rules", name, "weights", classifier), classifier, document.classifiers, "classifiers")
+        kinds = {document.classifiers[one].kind for one in rule.weights if one in document.classifiers}
+        if kinds == {"judge"}:
+            message = "a judge may not decide alone; weigh a classifier beside it, by which it is known when to ask"
+            yield Problem(("rules", name, "weights"), message)
         yield from _thresholds(name, rule)
 
 
