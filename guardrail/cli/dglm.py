@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import typer
 from rich.markdown import Markdown
@@ -20,7 +20,14 @@ DataOption = Annotated[Path, typer.Option("--data", help="Folder of the training
 OutOption = Annotated[Path, typer.Option("--out", help="Folder of the run: checkpoints, log, latent statistics.")]
 RecipeOption = Annotated[Path, typer.Option("--recipe", help="YAML recipe.")]
 
+StepsOption = Annotated[
+    int | None, typer.Option(help="Stop after this many steps in all; the schedule stays the recipe's.")
+]
+ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads; default: all.")]
+
 RECIPE = Path("training/recipes/decoder-mini.yaml")
+DIFFUSION_RECIPE = Path("training/recipes/diffusion-mini.yaml")
+DIFFUSION_RUN = Path("runs/diffusion-mini")
 DATA = Path("../shared/data")
 
 
@@ -66,6 +73,102 @@ def train_decoder(
         console.print(f"{out}: step {last.get('step')}, validation loss {last.get('validation_loss')}")
 
 
+@train_app.command("latents")
+@handled
+def train_latents(
+    recipe: RecipeOption = DIFFUSION_RECIPE,
+    data: DataOption = DATA,
+    out: OutOption = DIFFUSION_RUN,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Embed the sentences that the diffusion is trained on, and measure their moments; a killed run goes on."""
+    from guardrail.dglm.diffusion_training import train_latents as train
+
+    _use_threads(threads)
+    with _Bar("latents") as bar:
+        count = train(recipe, data, out, report=bar)
+    _say({"run": str(out), "sentences": count}, f"{out}: {count} sentences", as_json)
+
+
+@train_app.command("diffusion")
+@handled
+def train_diffusion(
+    recipe: RecipeOption = DIFFUSION_RECIPE,
+    out: OutOption = DIFFUSION_RUN,
+    steps: StepsOption = None,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train (or resume) the diffusion on the latents of its run."""
+    from guardrail.dglm.diffusion_training import train_diffusion as train
+
+    _use_threads(threads)
+    with _Bar("diffusion") as bar:
+        train(recipe, out, report=bar, steps=steps)
+    last = bar.last
+    _say({"run": str(out), **last}, f"{out}: step {last.get('step')}, loss {last.get('validation_loss')}", as_json)
+
+
+@train_app.command("distill")
+@handled
+def train_distill(
+    recipe: RecipeOption = DIFFUSION_RECIPE,
+    out: OutOption = DIFFUSION_RUN,
+    steps: StepsOption = None,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Distil (or go on distilling) a trained diffusion into a student of few steps."""
+    from guardrail.dglm.distill import train_student
+
+    _use_threads(threads)
+    with _Bar("student") as bar:
+        train_student(recipe, out, report=bar, steps=steps)
+    last = bar.last
+    _say({"run": str(out), **last}, f"{out}: step {last.get('step')}, loss {last.get('loss')}", as_json)
+
+
+def _use_threads(threads: int | None) -> None:
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+class _Bar:
+    """A bar on standard error that takes the rows of a training run; `last` is their union."""
+
+    def __init__(self, name: str) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=error_console)
+        self._task = self._progress.add_task(name, total=None)
+        self.last: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        self.last.update(row)
+        if "loss" in row:
+            description = f"loss {row['loss']:.4f}, {row['examples_per_second']:.0f} examples/s"
+            self._progress.update(self._task, total=row["steps"], completed=row["step"], description=description)
+        else:
+            description = f"{row['sentences']} {row['split']} sentences"
+            self._progress.update(self._task, completed=row["shard"], description=description)
+
+
+def _say(row: dict[str, Any], text: str, as_json: bool) -> None:
+    if as_json:
+        emit_json(row)
+    else:
+        console.print(text)
+
+
 @app.command("export")
 @handled
 def export(
@@ -73,10 +176,15 @@ def export(
     folder: Annotated[Path, typer.Argument(help="Where the checkpoint goes.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Turn a training run into a checkpoint (bfloat16, averaged weights)."""
+    """Turn a training run, of the decoder, of the diffusion or of both, into a checkpoint (bfloat16, averaged weights)."""
+    from guardrail.dglm.diffusion_training import STATE
+    from guardrail.dglm.distill import export_diffusion
     from guardrail.dglm.training import export_run
 
-    size = export_run(run, folder)
+    has_diffusion = (run / STATE).is_file()
+    size = export_diffusion(run, folder) if has_diffusion else 0
+    if not has_diffusion or (run / "state.safetensors").is_file():
+        size += export_run(run, folder)
     if as_json:
         emit_json({"checkpoint": str(folder), "bytes": size})
     else:

@@ -153,7 +153,7 @@ class ResidualMlp(Body):
         super().__init__(config)
         self.enter, self.enter_prefix = nn.Linear(config.dim, config.width), nn.Linear(config.dim, config.width)
         self.blocks = nn.ModuleList(_Block(config.width, config.hidden, self.CONDITION) for _ in range(config.layers))
-        self.norm = nn.RMSNorm(config.width)
+        self.norm = nn.RMSNorm(config.width, elementwise_affine=False)
         self.leave = nn.Linear(config.width, config.dim)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)

@@ -25,7 +25,10 @@ class _Attention(nn.Module):
     def forward(self, h: Tensor, mask: Tensor | None) -> Tensor:
         parts = self.joint(h).unflatten(-1, (3, self.heads, -1))  # (B, T, 3, heads, width / heads)
         query, key, value = (part.transpose(1, 2) for part in parts.unbind(dim=2))
-        attended = F.scaled_dot_product_attention(self.query_norm(query), self.key_norm(key), value, attn_mask=mask)
+        query, key = (
+            norm(part.float()).to(part.dtype) for norm, part in ((self.query_norm, query), (self.key_norm, key))
+        )
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         out: Tensor = self.out(attended.transpose(1, 2).flatten(2))
         return out
 
@@ -81,7 +84,7 @@ class TokenTransformer(Body):
             _Layer(config, self.CONDITION, mirrors=number >= config.layers - half) for number in range(config.layers)
         )
         self.mirrors = half
-        self.norm = nn.RMSNorm(config.width)
+        self.norm = nn.RMSNorm(config.width, elementwise_affine=False)
         self.leave = nn.Linear(config.width, piece)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)

@@ -1,0 +1,197 @@
+"""Distil the diffusion into a student that needs few steps.
+
+Consistency distillation (Song et al. 2023, algorithm 2): on a grid of times, the student's jump to the data from a noised
+latent should land where it lands from the point that the teacher's probability flow reaches one grid step on. The
+teacher takes that step by Heun's method of order 2 (Karras et al. 2022, algorithm 1) in x0. The student begins as the
+exact end of the flow of Gaussian latents (`base: flow`), with the teacher's body.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from guardrail.dglm.devices import place
+from guardrail.dglm.diffusion_checkpoint import save_diffusion
+from guardrail.dglm.diffusion_data import Latents, load_latents
+from guardrail.dglm.diffusion_training import STATE, Report, network_of
+from guardrail.dglm.latents import LatentStatistics, load
+from guardrail.dglm.network import Context, ProposalNetwork, levels_of, new_network
+from guardrail.dglm.run_state import RunState, average_weights, load_state, new_state, save_state
+from guardrail.dglm.schedule import CosineSchedule
+from guardrail.dglm.training import TrainingDiverged, learning_rate, read_recipe
+from guardrail.errors import ConfigurationError
+
+STUDENT_STATE = "student-state.safetensors"
+
+
+class Distillation(nn.Module):
+    """The student's loss; a module of its own so that several processes can share it.
+
+    Args:
+        student: trained. target: the same sizes, its moving average. teacher: frozen. times: grid, falling (T + 1,) log-SNR
+            from noise to data.
+    """
+
+    grid: Tensor
+
+    def __init__(
+        self, student: ProposalNetwork, target: ProposalNetwork, teacher: ProposalNetwork, grid: Tensor
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.others = [target.requires_grad_(False), teacher.requires_grad_(False)]  # not parameters of this module
+        self.register_buffer("grid", grid, persistent=False)
+
+    def forward(self, x0: Tensor, noise: Tensor, place: Tensor, context: Context) -> Tensor:
+        """Return the loss (B,) of jumps from grid points `place` (B,), against those from `place` + 1."""
+        target, teacher = self.others
+        here, there = self.grid[place], self.grid[place + 1]
+        alpha, sigma = (level[:, None] for level in levels_of(here))
+        z = alpha * x0 + sigma * noise
+        with torch.no_grad():
+            reached = heun(teacher, z, here, there, context)
+            wanted = target.clean(reached, there, context)
+        error: Tensor = ((self.student.clean(z, here, context) - wanted) ** 2).mean(dim=1)
+        return error
+
+
+def heun(teacher: ProposalNetwork, z: Tensor, here: Tensor, there: Tensor, context: Context) -> Tensor:
+    """Follow the teacher's probability flow from log-SNR `here` (B,) to `there` (B,): two evaluations."""
+    first = teacher.clean(z, here, context)
+    guess = transfer(z, first, here, there)
+    second = teacher.clean(guess, there, context)
+    return transfer(z, 0.5 * (first + second), here, there)
+
+
+def transfer(z: Tensor, x0: Tensor, here: Tensor, there: Tensor) -> Tensor:
+    """DDIM from log-SNR `here` to `there` along clean estimates x0 (B, d)."""
+    alpha, sigma = (level[:, None] for level in levels_of(here))
+    alpha_next, sigma_next = (level[:, None] for level in levels_of(there))
+    return alpha_next * x0 + sigma_next * (z - alpha * x0) / sigma
+
+
+def time_grid(count: int, schedule: CosineSchedule) -> Tensor:
+    """Return the log-SNR of `count` + 1 even times from noise to data, (count + 1,)."""
+    return torch.tensor([schedule.log_snr(1.0 - number / count) for number in range(count + 1)], dtype=torch.float32)
+
+
+def draw(
+    latents: Latents, statistics: LatentStatistics, size: int, count: int, drop: float, seed: list[int]
+) -> tuple[Tensor, Tensor, Tensor, Context]:
+    """Draw (x0 (B, d), noise (B, d), grid points (B,), prefixes)."""
+    rng = np.random.default_rng(seed)
+    x, before, known = latents.batch(rng, size)
+    kept = known & (rng.random(size) >= drop)
+    context = Context(torch.from_numpy(statistics.normalise(before)), torch.from_numpy(kept))
+    noise = torch.from_numpy(rng.standard_normal(x.shape, dtype=np.float32))
+    return torch.from_numpy(statistics.normalise(x)), noise, torch.from_numpy(rng.integers(0, count, size)), context
+
+
+def train_student(
+    recipe_path: Path, out: Path, *, report: Report, steps: int | None = None, device: str = "auto"
+) -> Path:
+    """Distil (or go on distilling) the run's diffusion by the recipe's `distill`; returns the folder of the run.
+
+    Args:
+        recipe_path: YAML recipe. out: folder of the run, with a trained diffusion. report: called after every step.
+        steps: stop after this many in all (default: the recipe's). device: "auto", "cpu" or "cuda".
+
+    Raises:
+        TrainingDiverged: the loss is not finite. CheckpointError: there is no trained diffusion yet.
+    """
+    recipe = read_recipe(recipe_path)
+    settings = recipe["distill"]
+    total = int(settings["steps"])
+    steps = total if steps is None else steps
+    statistics, latents = load(out / "diffusion-latents.safetensors"), load_latents(out / "latents")
+    placement = place(device, bool(recipe.get("bf16", False)))
+    config = network_of(recipe, statistics)
+    teacher, student, target = (
+        new_network(sizes, statistics).to(placement.device)
+        for sizes in (config, replace(config, base="flow"), replace(config, base="flow"))
+    )
+    weights = average_weights(out, STATE)
+    for network in (teacher, student, target):
+        network.load_state_dict(weights)
+    with torch.no_grad():
+        for network in (student, target):  # begin as the flow of Gaussian latents itself
+            network.body.leave.weight.zero_()  # type: ignore[union-attr, operator]
+            network.body.leave.bias.zero_()  # type: ignore[union-attr, operator]
+    state = new_state(student, settings["optimiser"])
+    load_state(state, out, STUDENT_STATE)
+    count = int(settings["grid"])
+    lesson = Distillation(student, target, teacher, time_grid(count, CosineSchedule())).to(placement.device)
+    module = placement.wrap(lesson)
+
+    def batches(step: int) -> Iterator[Any]:
+        size, drop = int(recipe["micro_batch"]), float(recipe["condition_dropout"])
+        for number in range(int(recipe["batch"]) // size):
+            seed = [int(recipe["seed"]), 1, step, number, placement.rank]
+            yield [placement.move(part) for part in draw(latents, statistics, size, count, drop, seed)]
+
+    with (out / "student-log.jsonl").open("a", encoding="utf8") as log:
+        while state.step < steps:
+            began, step = time.perf_counter(), state.step
+            target.load_state_dict(state.average)
+            lr = learning_rate(step, total, settings["optimiser"])
+            loss = _step(state, module, list(batches(step)), lr, float(settings["optimiser"]["ema"]))
+            rate = placement.processes * int(recipe["batch"]) / (time.perf_counter() - began)
+            row = {"loss": loss, "step": state.step, "steps": steps, "examples_per_second": rate}
+            if placement.rank == 0:
+                if state.step % int(recipe["checkpoint_every"]) == 0 or state.step == steps:
+                    save_state(state, out, STUDENT_STATE)
+                log.write(json.dumps(row) + "\n")
+                log.flush()
+                report(row)
+    return out
+
+
+def _step(state: RunState, module: nn.Module, batches: list[Any], lr: float, ema: float) -> float:
+    for group in state.optimiser.param_groups:
+        group["lr"] = lr
+    state.optimiser.zero_grad(set_to_none=True)
+    total = 0.0
+    for number, batch in enumerate(batches):
+        loss = module(*batch).mean() / len(batches)
+        if not torch.isfinite(loss):
+            raise TrainingDiverged(
+                f"the student's loss is not finite at step {state.step}, micro-batch {number}; the last checkpoint is kept"
+            )
+        loss.backward()
+        total += loss.item()
+    torch.nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
+    state.optimiser.step()
+    with torch.no_grad():
+        for name, parameter in state.model.named_parameters():
+            state.average[name].lerp_(parameter, 1.0 - ema)
+    state.step += 1
+    return total
+
+
+def export_diffusion(run: Path, folder: Path) -> int:
+    """Write the averaged weights of a run, and of its student where there is one, into a checkpoint's folder.
+
+    Returns:
+        The file's size in bytes.
+
+    Raises:
+        ConfigurationError: `run` holds no trained diffusion.
+    """
+    if not (run / STATE).is_file():
+        raise ConfigurationError(f"{run} holds no trained diffusion yet ({STATE} is missing)")
+    recipe = json.loads((run / "diffusion-recipe.json").read_text(encoding="utf8"))
+    statistics = load(run / "diffusion-latents.safetensors")
+    config = network_of(recipe, statistics)
+    networks = {"network": (config, average_weights(run, STATE))}
+    if (run / STUDENT_STATE).is_file():
+        networks["student"] = (replace(config, base="flow"), average_weights(run, STUDENT_STATE))
+    return save_diffusion(folder, statistics, networks, recipe)
