@@ -158,9 +158,8 @@ class Guardrail:
         started = time.perf_counter()
         try:
             policy = self.assembly().policy
-            self.audit.record(
-                decisions, policy=policy, community=self.community, conversation=conversation, subject=subject
-            )
+            whose = {} if subject is None else {"subject": subject}
+            self.audit.record(decisions, policy=policy, community=self.community, conversation=conversation, **whose)
         except AuditUnavailable:
             raise
         except OSError as error:
@@ -239,12 +238,13 @@ class Guardrail:
     ) -> Decision:
         """One verdict to one decision, repairing where the action asks for it."""
         plain = self._plain(assembly, passage, request_id)
-        if verdict is None:
-            return replace(
-                plain, state=State.NOT_SCANNED, note=f"{passage.unscanned}: not a text, so it was not scanned"
-            )
-        judgement = verdict.judgement
         shadow = assembly.policy.document.mode == "shadow"
+        if verdict is None:
+            plain = replace(plain, shadow=shadow, note=f"{passage.unscanned}: not a text, so it was not scanned")
+            if assembly.policy.document.unscanned == "block" and not shadow:
+                return self._withhold(assembly, replace(plain, action=Action.BLOCK), State.BLOCKED, plain.note)
+            return replace(plain, state=State.NOT_SCANNED)
+        judgement = verdict.judgement
         decision = replace(
             plain,
             action=judgement.action,

@@ -18,6 +18,7 @@ from guardrail.errors import AuditUnavailable, ConfigurationError, MissingDepend
 
 __all__ = [
     "WRITE",
+    "DatabaseAway",
     "begin_write",
     "configure",
     "describe",
@@ -181,7 +182,7 @@ def _require_file(connection: Connection) -> None:
     if opened is None or _file_identity(opened[0]) == opened[1]:
         return
     connection.engine.dispose()  # the next call opens the file that is there then
-    raise AuditUnavailable(
+    raise DatabaseAway(
         f"{describe(connection.engine.url)} was deleted or replaced while it was open, so nothing was recorded. "
         "Put it back, or restart to begin a new one."
     )
@@ -268,9 +269,13 @@ def _first_line(error: BaseException | None) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def unavailable(error: SQLAlchemyError, url: URL, doing: str = "recorded") -> AuditUnavailable:
+class DatabaseAway(AuditUnavailable):
+    """The database cannot be used at this moment. What was to be written may be written later."""
+
+
+def unavailable(error: SQLAlchemyError, url: URL, doing: str = "recorded") -> DatabaseAway:
     """Return the `AuditUnavailable` that says what is wrong with the database and what to do."""
-    return AuditUnavailable(
+    return DatabaseAway(
         f"{describe(url)} cannot be used, so nothing was {doing}: {explain(error, url)}. "
         "Check it with `guardrail db check`, or set audit.url (GUARDRAIL_AUDIT_URL) to another database."
     )

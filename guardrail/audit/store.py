@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Self
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from guardrail.audit.database import configure, describe, make_engine, sqlite_file, unavailable
+from guardrail.audit.database import DatabaseAway, configure, describe, make_engine, sqlite_file, unavailable
+from guardrail.audit.durability import Recorder
 from guardrail.audit.escaping import identifier
-from guardrail.audit.group import CommitFailed, GroupCommit, QueueTimeout
+from guardrail.audit.group import CommitFailed, QueueTimeout
 from guardrail.audit.masking import Masker
 from guardrail.audit.query import Filters, Page, StoredDecision, find, find_ids, read
 from guardrail.audit.rows import Keeping, prepare
@@ -40,20 +41,36 @@ class AuditStore:
         store_text: False keeps salted digests, lengths and spans of texts, but no text.
         timeout: seconds that `record` waits for a lock or a connection.
         keeping: what of a decision is kept; wins over `store_text`.
+        durability, spool: see `guardrail.audit.durability`.
+        ready: called once before the first record; raises while the database is away or not migrated.
     """
 
     def __init__(
-        self, engine: Engine, *, store_text: bool = True, timeout: float = 5.0, keeping: Keeping | None = None
+        self,
+        engine: Engine,
+        *,
+        store_text: bool = True,
+        timeout: float = 5.0,
+        keeping: Keeping | None = None,
+        durability: str = "commit",
+        spool: Path | None = None,
+        ready: Callable[[], None] | None = None,
     ) -> None:
         configure(engine)
         self.engine = engine
         self.keeping = keeping or Keeping(text=store_text)
         self.timeout = timeout
+        self._durability, self._spool, self._ready = durability, spool, ready
         self._start()
 
     def _start(self) -> None:
         self._process = os.getpid()
-        self._commits = GroupCommit(Writer(self.engine).commit)
+        self.recorder = Recorder(self._writer, self._durability, self._spool)
+
+    def _writer(self) -> Writer:
+        if self._ready is not None:
+            self._ready()
+        return Writer(self.engine)
 
     def __enter__(self) -> Self:
         return self
@@ -74,6 +91,8 @@ class AuditStore:
     ) -> None:
         """Write decisions and the revision of their policy in one transaction; on return they survive a crash.
 
+        (Under `durability: async` they survive it a moment later.)
+
         Concurrent calls share a commit. All decisions of a call are written or none.
 
         Args:
@@ -93,6 +112,8 @@ class AuditStore:
             return
         if os.getpid() != self._process:  # connections and locks must not be shared with the parent process
             self.engine.dispose(close=False)
+            if self.recorder.spool is not None:
+                self.recorder.spool.forget_after_fork()
             self._start()
         rows = [
             prepare(decision, community=community, conversation=conversation, subject=subject, keeping=self.keeping)
@@ -100,7 +121,7 @@ class AuditStore:
         ]
         batch = Batch(rows, policy_row(policy, decisions), time.monotonic() + self.timeout)
         try:
-            self._commits.submit(batch, self.timeout)
+            self.recorder.submit(batch, self.timeout)
         except QueueTimeout:
             raise AuditUnavailable(
                 f"{describe(self.engine.url)} took no record within {self.timeout:g} s: other records were in front of "
@@ -196,7 +217,9 @@ class AuditStore:
             raise unavailable(error, self.engine.url, "verified") from error
 
     def close(self) -> None:
-        """Close all connections."""
+        """Write what waits in memory or in the spool, as far as that is possible in time, and close all connections."""
+        if os.getpid() == self._process:
+            self.recorder.close(self.timeout)
         self.engine.dispose()
 
 
@@ -221,6 +244,7 @@ def open_store(
         store_text, timeout: see `AuditStore`.
         store_embeddings: keep the vectors that were judged.
         mask: kinds of personal data to blank out, see `guardrail.audit.masking`.
+        durability, spool: see `guardrail.audit.durability`.
         create: False refuses an SQLite file that does not exist, for commands that only read.
 
     Raises:
@@ -232,16 +256,26 @@ def open_store(
     file = sqlite_file(engine.url)
     if file is not None and not create and not file.exists():
         raise ConfigurationError(f"there is no audit store at {str(file)!r}. Name one with --url or audit.url.")
-    try:
+
+    def ready() -> None:
         if engine.dialect.name == "sqlite":
             _ensure_migrated(engine, timeout)
         else:
             _require_migrated(engine)
+
+    try:
+        ready()
+        later = None
+    except DatabaseAway:
+        if spool is None:
+            engine.dispose()
+            raise
+        later = ready  # the spool takes records until the database can be opened
     except BaseException:
         engine.dispose()
         raise
     keeping = Keeping(store_text, store_embeddings, Masker(mask))
-    return AuditStore(engine, timeout=timeout, keeping=keeping)
+    return AuditStore(engine, timeout=timeout, keeping=keeping, durability=durability, spool=spool, ready=later)
 
 
 def _require_migrated(engine: Engine) -> None:

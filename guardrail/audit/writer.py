@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from guardrail.audit import chain
-from guardrail.audit.database import WRITE, begin_write, describe, explain, unavailable
+from guardrail.audit.database import WRITE, DatabaseAway, begin_write, describe, explain, unavailable
 from guardrail.audit.escaping import escape, identifier, unescape
 from guardrail.audit.rows import DecisionRows
 from guardrail.audit.statements import Insert, Statement, score_insert
@@ -102,10 +102,10 @@ class Writer:
             if len(batches) == 1:
                 return [self._retry(batches[0])]
             return [self.commit([batch])[0] for batch in batches]
-        except SQLAlchemyError as error:
-            return [
-                unavailable(error, self._engine.url) for _ in batches
-            ]  # one each: threads must not share a traceback
+        except SQLAlchemyError as error:  # one each: threads must not share a traceback
+            return [unavailable(error, self._engine.url) for _ in batches]
+        except DatabaseAway as error:
+            return [DatabaseAway(str(error)) for _ in batches]
         return [None] * len(batches)
 
     def _retry(self, batch: Batch) -> AuditUnavailable | None:
@@ -135,6 +135,26 @@ class Writer:
             f"{where} holds rows that contradict the record ({explain(refusal, self._engine.url)}), so nothing was "
             "recorded. Run: guardrail audit verify"
         )
+
+    def missing(self, batches: Sequence[Batch]) -> list[int]:
+        """Return the places of those batches that are not in the database yet, told by the salts of their decisions.
+
+        Raises:
+            DatabaseAway: the database cannot be read.
+        """
+        ids = [batch.rows[0].decision["id"] for batch in batches]
+        known: dict[str, str] = {}
+        try:
+            with self._engine.connect() as connection:
+                for start in range(0, len(ids), 500):
+                    some = decisions.c.id.in_(ids[start : start + 500])
+                    found = connection.execute(select(decisions.c.id, decisions.c.source_digest).where(some))
+                    known |= {row.id: row.source_digest for row in found}
+        except SQLAlchemyError as error:
+            raise unavailable(error, self._engine.url, "read") from error
+        firsts = [batch.rows[0].decision for batch in batches]
+        # A digest is salted with 16 random bytes: an equal one belongs to this very record, erased or not.
+        return [place for place, row in enumerate(firsts) if known.get(row["id"]) != row["source_digest"]]
 
     def _already_stored(self, ids: Sequence[str]) -> str | None:
         with self._engine.connect() as connection:
