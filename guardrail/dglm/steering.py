@@ -81,7 +81,7 @@ class Particles:
         rows = np.arange(len(x0))
         if not last or self.resample_last:
             for start in range(0, len(x0), self.group):
-                self._resample(rows[start : start + self.group])
+                self._resample(rows[start : start + self.group], always=last)
         if (rows == np.arange(len(x0))).all():
             return None
         self._past, self._spent = self._past[rows], self._spent[rows]
@@ -97,11 +97,11 @@ class Particles:
         self._spent = self._spent + gain
         self._weights = self._weights + gain
 
-    def _resample(self, rows: npt.NDArray[np.intp]) -> None:
+    def _resample(self, rows: npt.NDArray[np.intp], always: bool) -> None:
         """Resample one group in place where its weights have become too uneven."""
         weights = np.exp(self._weights[rows] - self._weights[rows].max())
         weights /= weights.sum()
-        if 1.0 / np.sum(weights**2) >= self.least_ess * len(rows):
+        if not always and 1.0 / np.sum(weights**2) > self.least_ess * len(rows):
             return
         places = (self.rng.random() + np.arange(len(rows))) / len(rows)
         chosen = np.minimum(np.searchsorted(np.cumsum(weights), places), len(rows) - 1)
