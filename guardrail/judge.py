@@ -23,7 +23,7 @@ from guardrail.policy.bundle import MAX_LOGIT, Bundle, logit
 from guardrail.text.clauses import clauses
 from guardrail.text.normalise import normalise
 from guardrail.text.segment import sentences, windows
-from guardrail.types import Action, Judgement, Passage, Reason, Score, Span, Stage
+from guardrail.types import Action, Evidence, Judgement, Passage, Reason, Score, Span, Stage
 
 if TYPE_CHECKING:
     from guardrail.classifiers.base import Classifier
@@ -58,6 +58,7 @@ class Verdict:
     units: tuple[Unit, ...] = ()
     matches: tuple[Span, ...] = ()
     labels: Mapping[Span, str] = field(default_factory=dict)
+    evidence: Evidence | None = None
 
 
 @dataclass(slots=True)
@@ -69,6 +70,7 @@ class _Work:
     scores: dict[str, Score] = field(default_factory=dict)  # classifiers that are not linear
     failures: dict[str, str] = field(default_factory=dict)
     units: list[Unit] = field(default_factory=list)
+    rows: list[tuple[int, np.ndarray]] = field(default_factory=list)  # rows per unit, their vectors; if they are kept
 
 
 class Judge:
@@ -92,11 +94,16 @@ class Judge:
             for stage in Stage
         }
 
-    def judge(self, passages: Sequence[Passage]) -> list[Verdict]:
-        """Return one verdict per passage, in order. Where a classifier raises, its rules' `on_error` decides."""
+    def judge(self, passages: Sequence[Passage], *, keep_vectors: bool = False) -> list[Verdict]:
+        """Return one verdict per passage, in order. Where a classifier raises, its rules' `on_error` decides.
+
+        Args:
+            passages: what to judge.
+            keep_vectors: give each verdict its `evidence`.
+        """
         works = [_Work(passage, [(0, len(passage.text))]) for passage in passages]
         self._score(works)
-        embedding_error = self._embed_windows(works)
+        embedding_error = self._embed_windows(works, keep_vectors)
         self._ask_again(works)
         return [self._verdict(work, embedding_error) for work in works]
 
@@ -160,29 +167,30 @@ class Judge:
 
     # -- linear heads ----------------------------------------------------------------------------------------------
 
-    def _embed_windows(self, works: Sequence[_Work]) -> str | None:
+    def _embed_windows(self, works: Sequence[_Work], keep: bool) -> str | None:
         """Fill the units of every work; return what went wrong with the encoder, if anything."""
         linear = [work for work in works if self._needed[work.passage.stage].intersection(self.bundle.heads)]
         plain = [work for work in works if work not in linear]
         problem: str | None = None
         if linear:
             try:
-                self._linear_units(linear)
+                self._linear_units(linear, keep)
             except Exception as error:  # noqa: BLE001 (the rules' on_error decides)
                 problem = f"{type(error).__name__}: {error}"
                 plain = list(works)
         for work in plain:
             work.units = self._units(work, work.spans, None)
+            work.rows.clear()
         return problem
 
-    def _linear_units(self, works: Sequence[_Work]) -> None:
+    def _linear_units(self, works: Sequence[_Work], keep: bool) -> None:
         encoder = self._encoder()
         readings = [_Reading(work.passage.text) for work in works]
         for work in works:
             work.spans = _pieces(work.passage.text, encoder)
-        self._judge_spans(encoder, works, readings, [work.spans for work in works])
+        self._judge_spans(encoder, works, readings, [work.spans for work in works], keep)
         closer = [self._closer(work, encoder) for work in works]
-        self._judge_spans(encoder, works, readings, closer)
+        self._judge_spans(encoder, works, readings, closer, keep)
 
     def _closer(self, work: _Work, encoder: Encoder) -> list[Span]:
         """The clauses of suspicious sentences, and the windows around them, that were not judged yet."""
@@ -202,20 +210,28 @@ class Judge:
         return any(risk >= self._screen[rule] for rule, risk in unit.risks.items())
 
     def _judge_spans(
-        self, encoder: Encoder, works: Sequence[_Work], readings: Sequence[_Reading], spans: Sequence[Sequence[Span]]
+        self,
+        encoder: Encoder,
+        works: Sequence[_Work],
+        readings: Sequence[_Reading],
+        spans: Sequence[Sequence[Span]],
+        keep: bool,
     ) -> None:
         """Embed `spans` of every work in one batch and append their units."""
         variants = [[reading.variants(span) for span in own] for reading, own in zip(readings, spans, strict=True)]
         texts = [text for own in variants for texts in own for text in texts]
         if not texts:
             return
-        logits = self.bundle.head_logits(encoder.encode(texts))  # (variants, H)
+        vectors = encoder.encode(texts)  # (variants, d)
+        logits = self.bundle.head_logits(vectors)  # (variants, H)
         start = 0
         for work, own, counts in zip(works, spans, [[len(texts) for texts in own] for own in variants], strict=True):
             ends = start + np.cumsum([0, *counts])
             if own:
                 worst = np.stack([logits[a:b].max(axis=0) for a, b in pairwise(ends)])
                 work.units.extend(self._units(work, own, worst))
+            if keep:
+                work.rows.extend((b - a, vectors[a:b].astype("<f2")) for a, b in pairwise(ends))
             start = int(ends[-1])
 
     def _units(self, work: _Work, spans: Sequence[Span], heads: np.ndarray | None) -> list[Unit]:
@@ -262,7 +278,8 @@ class Judge:
         found = [work.scores[name] for name in sorted(acting) if name in work.scores]
         matches = {span for score in found for span in score.spans}
         labels = {span: label for score in found for span, label in zip(score.spans, score.labels, strict=False)}
-        return Verdict(judgement, tuple(work.units), tuple(sorted(matches)), labels)
+        kept = _evidence(work, self._encoder().sha256) if work.rows else None
+        return Verdict(judgement, tuple(work.units), tuple(sorted(matches)), labels, kept)
 
     def _weighed(self, rule: str) -> Mapping[str, float]:
         return self.bundle.policy.document.rules[rule].weights
@@ -298,6 +315,18 @@ class Judge:
         action = _ON_ERROR[document.on_error_of(rule)]
         description = document.rules[rule].description
         return Reason(rule, stage, action, risk=1.0, threshold=1.0, description=description, error=failures[broken[0]])
+
+
+def _evidence(work: _Work, encoder: str) -> Evidence:
+    counts = [count for count, _ in work.rows]
+    layout = np.repeat(np.array([unit.span for unit in work.units], dtype="<u4"), counts, axis=0)
+    vectors = np.concatenate([rows for _, rows in work.rows])
+    others = {
+        name: tuple(unit.logits[name] for unit, count in zip(work.units, counts, strict=True) for _ in range(count))
+        for name, score in work.scores.items()
+        if score.value > 0
+    }
+    return Evidence(encoder, vectors.shape[1], vectors.tobytes(), layout.tobytes(), others)
 
 
 class _Reading:
