@@ -22,6 +22,7 @@ from guardrail.yamlfile import Key, Mark, Marks, YamlFile, read_yaml, shorten
 __all__ = [
     "AuditSettings",
     "GatewaySettings",
+    "ReviewSettings",
     "RewriterSettings",
     "Settings",
     "StreamSettings",
@@ -31,7 +32,9 @@ __all__ = [
 DEFAULT_FILE = Path("guardrail.yaml")
 PREFIX = "GUARDRAIL_"
 FILE_VARIABLE = f"{PREFIX}SETTINGS"
-_SECRET: frozenset[Key] = frozenset({("audit", "url")})  # a database URL may carry a password
+_SECRET: frozenset[Key] = frozenset(
+    {("audit", "url"), ("review", "secret"), ("review", "encryption_key")}  # a database URL may carry a password
+)
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -100,6 +103,27 @@ class GatewaySettings(_Section):
     port: int = Field(8080, ge=1, le=65535)
 
 
+class ReviewSettings(_Section):
+    """The pages on which moderators work."""
+
+    host: Text = "127.0.0.1"
+    port: int = Field(8090, ge=1, le=65535)
+    https: bool | None = Field(
+        None, description="Cookies go over HTTPS only. Default: yes, unless the pages listen on this machine alone."
+    )
+    session_hours: float = Field(12.0, gt=0, le=168, description="Hours from sign-in to the end of a session.")
+    secret: str | None = Field(
+        None,
+        repr=False,
+        description="Signs cookies and forms, 32 characters or more; none: sessions end with the process.",
+    )
+    encryption_key: str | None = Field(
+        None,
+        repr=False,
+        description="Fernet key that encrypts comments and appeals; several, by commas: the first seals.",
+    )
+
+
 class Settings(_Section):
     """Everything that an installation can set. Immutable; see `load_settings`."""
 
@@ -119,6 +143,7 @@ class Settings(_Section):
     )
     stream: StreamSettings = StreamSettings()
     gateway: GatewaySettings = GatewaySettings()
+    review: ReviewSettings = ReviewSettings()
 
     @field_validator("policies", mode="before")
     @classmethod

@@ -71,6 +71,7 @@ def check(url: UrlOption = None, config: ConfigOption = None, json: JsonOption =
 def _report(engine: Engine) -> dict[str, Any]:
     from sqlalchemy.exc import SQLAlchemyError
 
+    import guardrail.review.tables  # noqa: F401 - so that its tables are compared too
     from guardrail.audit import migrate
     from guardrail.audit.database import describe, sqlite_file, unavailable
 

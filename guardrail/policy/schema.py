@@ -82,6 +82,9 @@ class Rule(_Part):
     on_error: OnError | None = Field(
         None, description="What to do when a classifier of this rule fails. Default: the policy's on_error."
     )
+    reviewers: Literal[1, 2] = Field(
+        1, description="How many people must agree before what this rule did is upheld or overturned on review."
+    )
 
 
 class Guides(_Part):
@@ -138,6 +141,9 @@ class PolicyDocument(_Part):
     rewrite: RewriteSpec = Field(default_factory=RewriteSpec)
     preference: Preference = Field(default_factory=Preference)
     on_error: OnError = Field("block", description="What to do when a text cannot be judged. Always recorded.")
+    unscanned: Literal["allow", "block"] = Field(
+        "allow", description="What to do with images, audio and files, which cannot be judged. Always recorded."
+    )
     disclose: Literal["marker", "header", "none"] = Field(
         "marker", description="How readers learn that a reply was modified: a marker in the text, a header, or not."
     )

@@ -1,0 +1,161 @@
+"""Templates to answers. Everything is escaped; scripts and styles come from files of ours only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from fastapi import Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from guardrail.review import queue, wellbeing
+from guardrail.review.access import Visit
+from guardrail.review.accounts import now
+from guardrail.review.database import reading
+from guardrail.review.roles import EVERYWHERE, Role
+
+__all__ = ["HEADERS", "STATIC", "communities_of", "document", "page", "redirect", "static"]
+
+HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=(), interest-cohort=()",
+    "Cache-Control": "no-store",  # a shared computer must not keep a draft in its back button
+}
+
+STATIC: Mapping[str, str] = {
+    "review.css": "text/css; charset=utf-8",
+    "review.js": "text/javascript; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+}
+
+STATES = {
+    "allowed": "delivered",
+    "flagged": "flagged",
+    "redacted": "redacted",
+    "rewritten": "rewritten",
+    "escalated": "held",
+    "blocked": "withheld",
+    "blocked_unavailable": "unchecked, withheld",
+    "not_scanned": "not scanned",
+}
+
+REASONS = {
+    "held": "A draft is held: its reader waits",
+    "appeal": "A user has appealed",
+    "acted": "A rule acted",
+    "near": "Close to a threshold",
+    "sample": "Random sample",
+    "asked": "Somebody opened it",
+}
+
+OUTCOMES = {
+    "uphold": "upheld",
+    "overturn": "overturned",
+    "edit": "edited",
+    "escalate": "passed to a lead",
+    "comment": "comment",
+    "prefer": "preferred a rewrite",
+}
+
+
+_UNSHOWABLE = re.compile("[\x00\ud800-\udfff]")  # HTML has no NUL, UTF-8 no lone surrogate
+
+
+@cache
+def static(name: str) -> tuple[bytes, str]:
+    """A static file and the hash that its address carries.
+
+    Raises:
+        KeyError: there is none of that name.
+    """
+    if name not in STATIC:
+        raise KeyError(name)
+    content = (files("guardrail.review") / "static" / name).read_bytes()
+    return content, hashlib.sha256(content).hexdigest()[:12]
+
+
+def ago(moment: datetime | None) -> str:
+    """A time as people say it."""
+    if moment is None:
+        return ""
+    seconds = (now() - moment).total_seconds()
+    if seconds < 90:
+        return "just now"
+    for size, name in ((86_400 * 2, "day"), (5400, "hour"), (90, "minute")):
+        if seconds >= size:
+            number = round(seconds / {"day": 86_400, "hour": 3600, "minute": 60}[name])
+            return f"{number} {name}{'' if number == 1 else 's'} ago" if number < 60 or name != "day" else clock(moment)
+    return clock(moment)
+
+
+def clock(moment: datetime) -> str:
+    """A time in full."""
+    return moment.strftime("%Y-%m-%d %H:%M UTC")
+
+
+def number(value: float | None) -> str:
+    """A risk or score with two digits."""
+    return "–" if value is None or math.isnan(value) else f"{value:.2f}"
+
+
+@cache
+def environment() -> Environment:
+    """The templates."""
+    made = Environment(
+        loader=PackageLoader("guardrail.review"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(ago=ago, clock=clock, number=number, words=lambda name: str(name).replace("_", " "))
+    made.globals.update(
+        asset=lambda name: f"/static/{name}?v={static(name)[1]}", STATES=STATES, REASONS=REASONS, OUTCOMES=OUTCOMES
+    )
+    return made
+
+
+def communities_of(visit: Visit) -> list[str]:
+    """The communities that the visitor has a role in."""
+    if visit.user is None:
+        return []
+    named = {name for name in visit.user.roles if name != EVERYWHERE}
+    if EVERYWHERE in visit.user.roles:
+        with reading(visit.desk.store) as connection:
+            named.update(queue.communities(connection))
+    return sorted(named)
+
+
+def page(visit: Visit, template: str, status: int = 200, **context: Any) -> Response:
+    """Return a page made from `templates/TEMPLATE`."""
+    shown: dict[str, Any] = {"visit": visit, "user": visit.user, "Role": Role, "everywhere": visit.role(EVERYWHERE)}
+    if visit.user is not None:
+        shown["communities"] = communities_of(visit)
+        with reading(visit.desk.store) as connection:
+            shown["exposure"] = wellbeing.today(connection, visit.user)
+    content = environment().get_template(template).render(**shown, **context)
+    return HTMLResponse(_UNSHOWABLE.sub("\ufffd", content), status)
+
+
+def document(value: Any, status: int = 200) -> Response:
+    """Return JSON. Escapes stand for all that is not ASCII: a lone surrogate has no other form."""
+    return Response(json.dumps(value, allow_nan=False), status, media_type="application/json")
+
+
+def redirect(path: str) -> Response:
+    """Go on to a path of ours, with GET."""
+    return RedirectResponse(path if path.startswith("/") and not path.startswith("//") else "/", 303)
