@@ -18,7 +18,7 @@ from torch import Tensor
 
 from guardrail.dglm.latents import LatentStatistics
 from guardrail.dglm.network import NetworkConfig, ProposalNetwork, new_network
-from guardrail.dglm.propose import Diffusion
+from guardrail.dglm.propose import LOWEST, Diffusion
 from guardrail.dglm.schedule import CosineSchedule
 from guardrail.encoder import file_sha256
 from guardrail.errors import CheckpointError
@@ -98,7 +98,7 @@ def load_diffusion(folder: Path, encoder_sha256: str, device: str) -> Diffusion:
         }
     except (KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"the weights in {folder / FILE} do not fit their own sizes: {error}") from error
-    schedule = CosineSchedule(float(metadata["recipe"].get("sampling_shift", 0.0)))
+    schedule = CosineSchedule(float(metadata["recipe"].get("sampling_shift", 0.0)), lowest=LOWEST)
     return Diffusion(statistics, networks.get("network"), networks.get("student"), schedule, file_sha256(folder / FILE))
 
 

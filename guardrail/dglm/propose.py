@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from guardrail.dglm.network import ProposalNetwork
 
 
+LOWEST = -8.0
+"""Log-SNR that sampling begins with: the data is 2% of such noise."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProposalSettings:
     """How proposals are sampled.
@@ -94,7 +98,7 @@ class Diffusion:
         sha256: str = "",
     ) -> None:
         self.statistics, self.network, self.student, self.sha256 = statistics, network, student, sha256
-        self.schedule: Schedule = CosineSchedule() if schedule is None else schedule
+        self.schedule: Schedule = CosineSchedule(lowest=LOWEST) if schedule is None else schedule
 
     def propose(
         self,

@@ -32,16 +32,18 @@ class CosineSchedule:
     Attributes:
         shift: added to the log signal-to-noise ratio, in nats; positive is less noise.
         clip: |log SNR| is kept below this.
+        lowest: log SNR is kept above this. Solvers that carry eps divide by alpha, which should not vanish.
     """
 
     shift: float = 0.0
     clip: float = 15.0
+    lowest: float = -15.0
 
     def log_snr(self, t: float) -> float:
         """Return log(alpha^2 / sigma^2) at time t."""
         angle = math.pi / 2.0 * min(max(t, 0.0), 1.0)
         tangent = max(math.tan(min(angle, math.pi / 2.0 - 1e-9)), 1e-9)
-        return min(max(-2.0 * math.log(tangent) + self.shift, -self.clip), self.clip)
+        return min(max(-2.0 * math.log(tangent) + self.shift, -self.clip, self.lowest), self.clip)
 
     def levels(self, t: float) -> tuple[float, float]:
         """Return (alpha, sigma) at time t."""
