@@ -9,7 +9,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python;
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$python"; break; }; done)
 QUIET  := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_PROGRESS_BAR=off PIP_ROOT_USER_ACTION=ignore
 
-.PHONY: help install demo test test-all lint bench clean
+.PHONY: help install demo test test-all conformance lint bench clean
 
 help:  ## What there is to run
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -31,6 +31,9 @@ test: $(STAMP)  ## Everything but the slow tests: lint, types, import direction,
 
 test-all: $(STAMP)  ## Every test
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+
+conformance: $(STAMP)  ## Every client path on every supported version of openai, anthropic and litellm; writes docs/conformance.md
+	@$(BIN)/python tests/conformance/environments.py
 
 lint: $(STAMP)  ## ruff, mypy, import-linter
 	@$(BIN)/ruff check .

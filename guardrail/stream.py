@@ -8,105 +8,22 @@ that may leave, so that one implementation serves threads and event loops (httpx
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from guardrail.text.segment import SentenceSplitter, fenced_code
+from guardrail.text.channel import Channel
+from guardrail.text.holding import Batch, HoldingBuffer, Run
 from guardrail.types import Decision, Passage, Stage
 
-__all__ = ["Batch", "HoldingBuffer", "Judgeable", "Run", "StreamModerator"]
+__all__ = ["Batch", "HoldingBuffer", "Judgeable", "Run", "StreamModerator", "Timings"]
 
 _DONE = "[DONE]"  # ends an OpenAI stream, also one that was cut before its answers had ended
-_CONTEXT_CHARS = 2000  # of what was delivered, that the next sentence is judged with
 T = TypeVar("T")
 Steps = Generator[Any, Any, T]
 """Yields `tuple[Passage, ...]` and is sent `Sequence[Decision]`, or yields an event and is sent None."""
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Held text that is judged as one passage. Fenced code is not editable."""
-
-    text: str
-    editable: bool = True
-
-
-Batch = tuple[Run, ...]
-"""What is released together."""
-
-
-class HoldingBuffer:
-    """Cuts a stream of text into batches to judge. The batches joined are everything that was fed.
-
-    Args:
-        hold: `sentence`, `paragraph` (up to an empty line) or `all` (to the end).
-        max_chars: a longer sentence is cut at a word, a longer paragraph between sentences (code points).
-
-    Raises:
-        ValueError: `hold` is none of the three.
-    """
-
-    def __init__(self, hold: str = "sentence", max_chars: int = 2000) -> None:
-        if hold not in ("sentence", "paragraph", "all"):
-            raise ValueError(f"hold must be 'sentence', 'paragraph' or 'all', not {hold!r}")
-        self._hold, self._max = hold, max_chars
-        self._splitter = SentenceSplitter(max_chars)
-        self._pending: list[str] = []
-        self._size = 0
-        self._fence = ""  # the text of a code fence that is still open
-
-    def feed(self, delta: str) -> list[Batch]:
-        """Take the next text; return the batches that are complete, often none."""
-        if self._hold == "all":
-            self._pending.append(delta)
-            return []
-        return [batch for sentence in self._splitter.feed(delta) for batch in self._take(sentence)]
-
-    def flush(self) -> list[Batch]:
-        """The end: return what is held."""
-        if self._hold == "all":
-            text, self._pending = "".join(self._pending), []
-            return [tuple(_runs(text))] if text else []
-        rest = self._splitter.flush()
-        return [*(self._take(rest) if rest else ()), *self._release()]  # one sentence: the splitter knows its line
-
-    def _take(self, sentence: str) -> Iterable[Batch]:
-        if self._hold == "sentence":
-            return [(self._run(sentence),)]
-        self._pending.append(sentence)
-        self._size += len(sentence)
-        tail = sentence[len(sentence.rstrip()) :]
-        ends = tail.count("\n") > 1 or self._size >= self._max
-        return self._release() if ends else []
-
-    def _release(self) -> list[Batch]:
-        pending, self._pending, self._size = self._pending, [], 0
-        runs: list[Run] = []
-        for sentence in pending:
-            run = self._run(sentence)
-            if runs and runs[-1].editable == run.editable:
-                runs[-1] = Run(runs[-1].text + run.text, run.editable)
-            else:
-                runs.append(run)
-        return [tuple(runs)] if runs else []
-
-    def _run(self, sentence: str) -> Run:
-        """Mark code: a sentence with a fence in it, or one of a block that was cut because it was long."""
-        text = self._fence + sentence
-        spans = fenced_code(text)
-        open_at_end = bool(spans) and spans[-1][1] == len(text) and fenced_code(text + "\n\n~")[-1][1] > len(text)
-        self._fence = text[spans[-1][0] :].split("\n", 1)[0] + "\n" if open_at_end else ""
-        return Run(sentence, editable=not spans)
-
-
-def _runs(text: str) -> list[Run]:
-    runs, at = [], 0
-    for start, end in fenced_code(text):
-        runs += [Run(text[at:start]), Run(text[start:end], editable=False)]
-        at = end
-    return [run for run in (*runs, Run(text[at:])) if run.text]
 
 
 class Judgeable(Protocol):
@@ -121,63 +38,37 @@ class Judgeable(Protocol):
 
 
 @dataclass(slots=True)
-class _Altered:
-    """A stretch of a channel that leaves as another text."""
+class Timings:
+    """How long the text of one stream was held, by `clock` (seconds)."""
 
-    start: int
-    end: int
-    text: str
+    clock: Callable[[], float] = time.perf_counter
+    began: float = field(init=False)
+    first_came: float | None = None
+    first_left: float | None = None
+    delays: list[float] = field(
+        default_factory=list
+    )  # per batch: from the arrival of its last character to its clearance
 
+    def __post_init__(self) -> None:
+        self.began = self.clock()
 
-@dataclass(slots=True)
-class _Channel:
-    """One text of a stream: what came, how far it is cleared, what was altered."""
+    def left(self) -> None:
+        """A text leaves."""
+        if self.first_left is None:
+            self.first_left = self.clock()
 
-    stage: Stage
-    buffer: HoldingBuffer | None  # None: judged whole when it is complete
-    editable: bool
-    received: int = 0
-    cleared: int = 0
-    source: list[str] = field(default_factory=list)
-    delivered: list[str] = field(default_factory=list)
-    altered: list[_Altered] = field(default_factory=list)
-    closed: bool = False
-    template: Any = None  # the last event that carried text of this channel
-    _first: int = 0  # stretches before this one have left
-
-    def tail(self) -> tuple[str, ...]:
-        """The end of what was delivered, as context for what follows."""
-        text, size = [], 0
-        for part in reversed(self.delivered):
-            text.append(part)
-            size += len(part)
-            if size >= _CONTEXT_CHARS:
-                break
-        joined = "".join(reversed(text))[-_CONTEXT_CHARS:]
-        return (joined,) if joined.strip() else ()
-
-    def clear(self, run: str, text: str) -> None:
-        """The next `len(run)` characters may leave, as `text`."""
-        end = self.cleared + len(run)
-        if text != run:
-            self.altered.append(_Altered(self.cleared, end, text))
-        self.cleared = end
-        self.delivered.append(text)
-
-    def rendered(self, part: Any, until: int) -> str:
-        """What leaves for `part`, up to offset `until`: an altered stretch leaves with the part in which it began."""
-        out: list[str] = []
-        at = part.start
-        while self._first < len(self.altered) and self.altered[self._first].end <= at:
-            self._first += 1
-        for stretch in self.altered[self._first :]:
-            if stretch.start >= until:
-                break
-            if stretch.start >= part.start:
-                out += [part.text[at - part.start : stretch.start - part.start], stretch.text]
-            at = min(stretch.end, until)
-        out.append(part.text[at - part.start : until - part.start])
-        return "".join(out)
+    def summary(self) -> dict[str, float]:
+        """Milliseconds: until the first text came and left, added to each batch on average and at most; and how many."""
+        found: dict[str, float] = {}
+        if self.first_came is not None:
+            found["first_text_upstream"] = (self.first_came - self.began) * 1e3
+        if self.first_left is not None:
+            found["first_text"] = (self.first_left - self.began) * 1e3
+        if self.delays:
+            found["delay_mean"] = sum(self.delays) / len(self.delays) * 1e3
+            found["delay_max"] = max(self.delays) * 1e3
+            found["batches"] = float(len(self.delays))
+        return found
 
 
 @dataclass(slots=True)
@@ -186,6 +77,7 @@ class _Lane:
 
     queue: deque[Any] = field(default_factory=deque)
     refused: bool = False
+    noted: set[str] = field(default_factory=set)  # what in it is not text and has been decided on
 
 
 class _Refused(Exception):
@@ -211,6 +103,7 @@ class StreamModerator:
         context: the conversation so far, oldest first.
         hold, max_chars: see `HoldingBuffer`.
         marker: appended to an altered text; empty for none.
+        clock: tells seconds, for `timings`.
     """
 
     def __init__(
@@ -225,12 +118,14 @@ class StreamModerator:
         hold: str = "sentence",
         max_chars: int = 2000,
         marker: str = "",
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._stream, self._unit, self._piece, self._refusal = stream, unit, piece, refusal
         self._count, self._context, self._hold, self._max, self._marker = lanes, context, hold, max_chars, marker
         self._lanes: dict[Hashable, _Lane] = {}
-        self._channels: dict[Hashable, _Channel] = {}
+        self._channels: dict[Hashable, Channel] = {}
         self.stopped = False
+        self.timings = Timings(clock)
 
     @property
     def delivered(self) -> list[tuple[Stage, str]]:
@@ -265,15 +160,21 @@ class StreamModerator:
     def _take(self, lane: _Lane, part: Any) -> Steps[None]:
         for channel in part.ends:
             yield from self._close(lane, channel)
+        for what in part.unscanned:
+            if what not in lane.noted:
+                lane.noted.add(what)
+                (decision,) = yield (Passage("", Stage.OUTPUT, unscanned=what),)
+                if decision.text is None:
+                    raise _Refused(decision)
         if part.pieces:
             yield from self._whole_texts(part)
         if part.channel is not None:
             channel = self._channel(part)
-            part.start = channel.received
-            channel.received += len(part.text)
-            channel.source.append(part.text)
+            part.start = channel.receive(part.text, now := self.timings.clock())
             if part.text:
                 channel.template = part.event
+                if self.timings.first_came is None:
+                    self.timings.first_came = now
             lane.queue.append(part)
             if channel.buffer is not None:
                 for batch in channel.buffer.feed(part.text):
@@ -283,11 +184,11 @@ class StreamModerator:
             lane.queue.append(part)
         yield from self._release(lane)
 
-    def _channel(self, part: Any) -> _Channel:
+    def _channel(self, part: Any) -> Channel:
         if part.channel not in self._channels:
             whole = part.form in ("json", "arguments") or part.gated
             buffer = None if whole else HoldingBuffer(self._hold, self._max)
-            self._channels[part.channel] = _Channel(part.stage, buffer, part.form != "opaque")
+            self._channels[part.channel] = Channel(part.stage, buffer, part.form != "opaque")
         channel = self._channels[part.channel]
         channel.closed = False  # an upstream may go on with a text that it had ended: judged like the rest
         return channel
@@ -308,7 +209,7 @@ class StreamModerator:
         if self._marker and channel.altered and channel.editable and channel.buffer is not None:
             yield from self._mark(channel)
 
-    def _judge(self, channel: _Channel, batch: Batch) -> Steps[None]:
+    def _judge(self, channel: Channel, batch: Batch) -> Steps[None]:
         """Judge one batch; what is white space alone needs no judge."""
         inner = [run.text.strip() for run in batch]
         context = self._context + channel.tail()
@@ -328,8 +229,9 @@ class StreamModerator:
             texts.append(run.text if new == text else f"{before}{new.strip()}{after}")
         for run, text in zip(batch, texts, strict=True):
             channel.clear(run.text, text)
+        self.timings.delays.append(channel.waited(self.timings.clock()))
 
-    def _judge_whole(self, lane: _Lane, key: Hashable, channel: _Channel) -> Steps[None]:
+    def _judge_whole(self, lane: _Lane, key: Hashable, channel: Channel) -> Steps[None]:
         text = "".join(channel.source)[channel.cleared :]
         form = next((part.form for part in lane.queue if part.channel == key), "opaque")
         channel.clear(text, (yield from self._settled(self._piece(text, form, channel.stage))))
@@ -354,7 +256,7 @@ class StreamModerator:
             if text != piece.text:
                 part.event = self._stream.with_piece(part.event, piece, text)
 
-    def _mark(self, channel: _Channel) -> Steps[None]:
+    def _mark(self, channel: Channel) -> Steps[None]:
         """Append the marker to a text that was altered."""
         channel.delivered.append(self._marker)
         yield self._stream.emitted(self._stream.with_text(channel.template, self._marker))
@@ -373,17 +275,19 @@ class StreamModerator:
                 text = channel.rendered(part, part.end)
                 if not text:
                     continue
+                self.timings.left()
                 if text != part.text:
                     event = self._stream.with_text(event, text)
             yield self._stream.emitted(event)
 
-    def _release_start(self, part: Any, channel: _Channel) -> Steps[None]:
+    def _release_start(self, part: Any, channel: Channel) -> Steps[None]:
         """Let the cleared beginning of an event go, where it holds more than white space."""
         if part.gated or channel.cleared <= part.start:
             return
         text = channel.rendered(part, channel.cleared)
         if not text.strip():
             return
+        self.timings.left()
         yield self._stream.emitted(self._stream.with_text(part.event, text))
         rest = part.text[channel.cleared - part.start :]
         part.event = self._stream.with_text(part.event, rest)
@@ -393,6 +297,7 @@ class StreamModerator:
         """End the lane with the refusal; stop once every answer has ended."""
         lane.refused = True
         lane.queue.clear()
+        self.timings.left()
         for event in self._stream.refuse(key, self._refusal(decision)):
             yield self._stream.emitted(event)
         if self._stream.finished(self._count):

@@ -190,7 +190,9 @@ class Evidence:
     dim: int  # d
     vectors: bytes  # (N, d) float16, little endian, row by row
     layout: bytes  # (N, 2) uint32, little endian: start and end of the unit in the source
-    others: Mapping[str, tuple[float, ...]] = field(default_factory=lambda: MappingProxyType({}))  # not linear: N logits
+    others: Mapping[str, tuple[float, ...]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )  # not linear: N logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +245,9 @@ class Outcome:
     policy: str
     revision: str
     decisions: tuple[Decision, ...] = ()
+    stream_ms: Mapping[str, float] = field(
+        default_factory=lambda: _EMPTY
+    )  # of a stream: see `guardrail.stream.Timings`
 
     @property
     def action(self) -> Action:

@@ -135,6 +135,7 @@ class Exchange:
         self.context: tuple[str, ...] = ()
         self.changed = False  # whether the admitted body differs from what the caller sent
         self._edits: list[tuple[Piece, str | None]] = []  # None: the piece goes
+        self._dropped: list[documents.Path] = []  # images and the like of earlier turns that the policy withholds
 
     # -- the request -----------------------------------------------------------------------------------------------
 
@@ -148,17 +149,19 @@ class Exchange:
             turns = self.form.turns(self.body)
             changed = strip_marks(self.body)
             planned, notes = self._plan(turns)
-        decisions: Sequence[Decision] = yield from self._judged(planned, notes)
-        return self._applied(planned, decisions, changed)
+        decisions, noted = yield from self._judged(planned, notes)
+        refused = next((decision for decision in noted if decision.text is None), None)
+        return self._applied(planned, decisions, changed, refused)
 
     def _judged(self, planned: Sequence[_Planned], notes: Sequence[Unscanned]) -> Steps:
-        """One decision per passage of the units that are not known yet, in order."""
+        """One decision per passage of the units that are not known yet, in order; and one for each of `notes`."""
         system = tuple(p for entry in planned if entry.role is Role.SYSTEM for p in entry.unit.passages)
         found = iter((yield from self._system(system)) if system else ())
         others = tuple(p for entry in planned if entry.role is not Role.SYSTEM for p in entry.unit.passages)
         others += tuple(Passage("", note.stage, path=note.path, unscanned=note.what) for note in notes)
         rest = iter((yield others) if others else ())
-        return [next(found if entry.role is Role.SYSTEM else rest) for entry in planned for _ in entry.unit.passages]
+        judged = [next(found if entry.role is Role.SYSTEM else rest) for entry in planned for _ in entry.unit.passages]
+        return judged, list(rest)
 
     def _system(self, passages: tuple[Passage, ...]) -> Steps:
         """Judge system prompts without repair: they are never altered, and only a block or an escalation refuses them."""
@@ -189,7 +192,11 @@ class Exchange:
             if run[0].role is not Role.SYSTEM:
                 said = "\n".join(piece.text for turn in run for piece in turn.pieces)
                 context = (*context, said[-_CONTEXT_CHARS:])[-_CONTEXT_TURNS:] if said else context
-            notes += [note for turn in run for note in turn.unscanned] if new else []
+            unscanned = [note for turn in run for note in turn.unscanned]
+            if new:
+                notes += unscanned
+            elif self.policy.document.unscanned == "block" and self.policy.document.mode == "enforce":
+                self._dropped += [note.path for note in unscanned]
         self.context = context
         return list(planned.values()), notes
 
@@ -212,10 +219,11 @@ class Exchange:
         else:
             self._note_edits(unit, verdict)
 
-    def _applied(self, planned: Sequence[_Planned], decisions: Sequence[Decision], changed: bool) -> Admission:
+    def _applied(
+        self, planned: Sequence[_Planned], decisions: Sequence[Decision], changed: bool, refused: Decision | None
+    ) -> Admission:
         """Settle every unit, remember its verdict, and write what changed into the body."""
         remaining = iter(decisions)
-        refused: Decision | None = None
         for entry in planned:
             own = [next(remaining) for _ in entry.unit.passages]
             settled = entry.unit.settle(own)
@@ -244,11 +252,12 @@ class Exchange:
         for piece, text in self._edits:
             if text is not None:
                 documents.put(self.body, piece.path, text)
-        removed = [piece.remove for piece, text in self._edits if text is None]
+        removed = [piece.remove for piece, text in self._edits if text is None] + self._dropped
         documents.discard(self.body, removed)
-        emptied = {path[:-2] for path in removed if len(path) > 2 and documents.get(self.body, path[:-1]) == []}
+        # A message without any part goes; a part of a part (in a tool's result, say) may be empty.
+        emptied = {path[:-2] for path in removed if len(path) == 4 and documents.get(self.body, path[:-1]) == []}
         documents.discard(self.body, emptied)
-        return bool(self._edits)
+        return bool(self._edits or self._dropped)
 
     # -- the response ----------------------------------------------------------------------------------------------
 
@@ -271,7 +280,11 @@ class Exchange:
             settled = unit.settle(own)
             text = None if settled is None else str(settled[0])
             lanes.setdefault(unit.pieces[0].lane, []).append((unit.pieces[0], text, withheld(own)))
-        return any(self._lane(document, lane, settled) for lane, settled in lanes.items())
+        for note, decision in zip(notes, remaining, strict=True):
+            if decision.text is None:
+                lanes.setdefault(note.lane, []).append((Piece(note.path, "", note.stage), None, decision))
+        changed = [self._lane(document, lane, settled) for lane, settled in lanes.items()]  # every lane, changed or not
+        return any(changed)
 
     def _lane(
         self, document: dict[str, Any], lane: int, settled: list[tuple[Piece, str | None, Decision | None]]
@@ -300,7 +313,7 @@ class Exchange:
         """A moderator for the stream of this call; call `finished` with it when the stream has ended."""
         settings = self.guard.settings.stream
         events = self.form.stream(self.body)
-        return StreamModerator(
+        moderator = StreamModerator(
             events,
             unit=unit_of,
             piece=lambda text, form, stage: Piece((), text, stage, Form(form), schema=events.schema),
@@ -311,6 +324,8 @@ class Exchange:
             max_chars=settings.max_chars,
             marker=self.marker,
         )
+        self.ledger.timings = moderator.timings.summary
+        return moderator
 
     def finished(self, moderator: StreamModerator) -> None:
         """Remember what a stream delivered."""

@@ -10,7 +10,7 @@ import threading
 import uuid
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from guardrail.types import Decision, Outcome
@@ -35,6 +35,7 @@ class Ledger:
         self.request_id = request_id or uuid.uuid4().hex
         self._policy, self._revision = policy, revision
         self._decisions: list[Decision] = []
+        self.timings: Callable[[], Mapping[str, float]] = dict  # of the stream, if the answer is one
 
     def add(self, decisions: Iterable[Decision]) -> None:
         """Note further decisions."""
@@ -49,7 +50,7 @@ class Ledger:
     def outcome(self) -> Outcome:
         """What was decided so far, as the caller sees it."""
         revision = self._decisions[-1].revision if self._decisions else self._revision
-        return Outcome(self.request_id, self._policy, revision, tuple(self._decisions))
+        return Outcome(self.request_id, self._policy, revision, tuple(self._decisions), self.timings())
 
 
 def remember(ledger: Ledger, *, response: Any = None, ids: Iterable[str | None] = ()) -> None:

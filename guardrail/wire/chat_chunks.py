@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from guardrail.errors import ModerationError
@@ -61,7 +62,11 @@ class ChatChunks:
             if not isinstance(choice, dict):
                 raise unknown("A choice of type", type(choice).__name__)
             last = number == len(choices)
-            yield from self._choice(event if last and number == 1 else self._like(event, choice, last=last), choice)
+            parts = self._choice(event if last and number == 1 else self._like(event, choice, last=last), choice)
+            if (choice.get("delta") or {}).get("images"):  # some providers send pictures beside the text
+                first = next(parts)
+                yield replace(first, unscanned=(*first.unscanned, "images"))
+            yield from parts
 
     def _choice(self, event: Event, choice: dict[str, Any]) -> Iterator[Part]:
         index = int(choice.get("index") or 0)
@@ -112,6 +117,7 @@ class ChatChunks:
             stage=stage,
             gated=stage is Stage.TOOL_CALL,
             ends=ends,
+            unscanned=("audio",) if channel == (index, "audio") else (),
         )
 
     def _end(self, event: Event, index: int) -> Part:

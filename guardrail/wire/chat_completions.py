@@ -52,7 +52,7 @@ class ChatCompletions:
         schema = answer_schema(request)
         pieces = [piece for lane, choice in enumerate(choices) for piece in _answer(choice, lane, form, schema)]
         unscanned = [
-            Unscanned(("choices", lane, "message", key), key, Stage.OUTPUT)
+            Unscanned(("choices", lane, "message", key), key, Stage.OUTPUT, lane)
             for lane, choice in enumerate(choices)
             for key in ("audio", "images")
             if choice["message"].get(key)

@@ -53,9 +53,8 @@ class MessageEvents:
         elif kind == "content_block_stop":
             yield Part(event, ends=(int(data["index"]),))
         elif kind == "message_start":
-            yield Part(
-                event, pieces=tuple(self._complete(data["message"].get("content") or [], ("message", "content")))
-            )
+            blocks = data["message"].get("content") or []
+            yield self._complete(event, [(block, ("message", "content", n)) for n, block in enumerate(blocks)])
         elif kind in _PASSED:
             yield Part(event)
         elif opaque_leaves(data, (), Stage.OUTPUT):
@@ -72,7 +71,7 @@ class MessageEvents:
             return Part(event, channel=index, form=Form.ARGUMENTS, stage=Stage.TOOL_CALL, gated=True)
         if kind == "thinking":
             return Part(event, channel=index, text=block.get("thinking") or "", form=Form.OPAQUE)
-        return Part(event, pieces=tuple(self._complete([block], ("content_block",), single=True)))
+        return self._complete(event, [(block, ("content_block",))])
 
     def _delta(self, event: Event) -> Part:
         index, delta = int(event.data["index"]), event.data["delta"]
@@ -93,11 +92,14 @@ class MessageEvents:
         return Part(event)
 
     @staticmethod
-    def _complete(blocks: list[Any], path: documents.Path, *, single: bool = False) -> list[Piece]:
-        found = []
-        for index, block in enumerate(blocks):
-            found += block_pieces(block, path if single else (*path, index), Stage.OUTPUT)[0]
-        return found
+    def _complete(event: Event, blocks: list[tuple[Any, documents.Path]]) -> Part:
+        """An event with blocks that came whole."""
+        found = [block_pieces(block, path, Stage.OUTPUT) for block, path in blocks]
+        return Part(
+            event,
+            pieces=tuple(piece for pieces, _ in found for piece in pieces),
+            unscanned=tuple(note.what for _, notes in found for note in notes),
+        )
 
     def with_text(self, event: Event, text: str) -> Event:
         """A delta of the same block with other text."""

@@ -60,6 +60,7 @@ class Unscanned:
     path: Path
     what: str
     stage: Stage = Stage.INPUT
+    lane: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ class Part:
     `lane`: events of one lane keep their order. `channel`: which text the event adds `text` to, None for none.
     `gated`: released only when its channel is complete (the head of a tool call). `ends`: channels that are complete
     before this event. `pieces`: whole texts inside the event (copies of what was streamed, or texts of their own).
+    `unscanned`: what in the event is not text, by name.
     """
 
     event: Event
@@ -102,6 +104,7 @@ class Part:
     gated: bool = False
     ends: tuple[Hashable, ...] = ()
     pieces: tuple[Piece, ...] = ()
+    unscanned: tuple[str, ...] = ()
     start: int = field(default=0)  # offset in its channel, set by the buffer
 
     @property

@@ -48,15 +48,8 @@ _WHOLE_RESPONSE = frozenset(
     f"response.{kind}"
     for kind in ("created", "in_progress", "queued", "completed", "incomplete", "failed", "cancelled")
 )
-_PASSED = frozenset(  # errors, and bytes that are not text
-    {
-        "error",
-        "response.audio.delta",
-        "response.audio.done",
-        "response.image_generation_call.partial_image",
-        "keepalive",
-    }
-)
+_PASSED = frozenset({"error", "response.audio.done", "keepalive"})
+_NOT_TEXT = {"response.audio.delta": "audio", "response.image_generation_call.partial_image": "image_generation_call"}
 _PART_EVENTS = {
     "response.content_part.added": "content",
     "response.content_part.done": "content",
@@ -100,6 +93,8 @@ class ResponseEvents:
             yield self._whole(event, kind)
         elif kind == "response.output_text.annotation.added":
             yield Part(event, pieces=tuple(opaque_leaves(data.get("annotation"), ("annotation",), Stage.RETRIEVED)))
+        elif kind in _NOT_TEXT:
+            yield Part(event, unscanned=(_NOT_TEXT[kind],))
         elif kind in _PASSED or not opaque_leaves(data, (), Stage.OUTPUT):
             yield Part(event)
         else:
@@ -129,11 +124,14 @@ class ResponseEvents:
             form = Form.ARGUMENTS if own == "arguments" else Form.OPAQUE
             return Part(event, channel=path, form=form, stage=Stage.TOOL_CALL, gated=True)
         ends = tuple(path for path in self._channels if path[0] == index) if kind.endswith(".done") else ()
-        pieces = item_pieces(item, ("item",), Stage.OUTPUT)[0]
+        pieces, notes = item_pieces(item, ("item",), Stage.OUTPUT)
         if item.get("type") == "message" and self._form is Form.JSON:
             pieces = [replace(piece, form=Form.JSON) if piece.path[-1] == "text" else piece for piece in pieces]
         return Part(
-            event, ends=ends, pieces=tuple(replace(piece, channel=(index, *piece.path[1:])) for piece in pieces)
+            event,
+            ends=ends,
+            pieces=tuple(replace(piece, channel=(index, *piece.path[1:])) for piece in pieces),
+            unscanned=tuple(note.what for note in notes),
         )
 
     def _content_part(self, event: Event, kind: str) -> Part:

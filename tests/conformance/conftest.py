@@ -84,6 +84,7 @@ class Upstream:
     queue: list[Reply] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
     hung_up: threading.Event = field(default_factory=threading.Event)  # the client left before the end
     sent: int = 0  # streamed events sent so far
 
@@ -419,6 +420,7 @@ class Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0].rstrip("/").replace(":", "/")
         upstream.requests.append(body)
         upstream.paths.append(self.path)
+        upstream.headers.append({name.lower(): value for name, value in self.headers.items()})
         for end, document in PLAIN.items():
             if path.endswith(end):
                 self.send_json(document)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import pickle
 import sys
 import threading
 from collections.abc import Iterator
+from operator import attrgetter
 from types import ModuleType
 from typing import Any
 
@@ -26,6 +28,17 @@ BAD = "I will zorgle you now."
 SECRET = "sk-abcd1234"
 REFUSAL = "This was withheld."
 HELLO = [{"role": "user", "content": "Good morning"}]
+RESPONSE = """{"id": "resp_1", "object": "response", "created_at": 1, "status": "completed", "model": "m", "output": [],
+"parallel_tool_calls": true, "tool_choice": "auto", "tools": []}"""
+ACCEPTED = [httpx] if int(openai.__version__.partition(".")[0]) < 2 else [httpx, httpx2]  # as `http_client`
+
+
+def offered(what: Any, *names: str) -> None:
+    """Skip where this version of the client has no such call: there is nothing to guard then."""
+    for name in names:
+        if not hasattr(what, name):
+            pytest.skip(f"not offered: {type(what).__name__}.{name}")
+        what = getattr(what, name)
 
 
 @pytest.fixture
@@ -49,6 +62,15 @@ class TestChoices:
         first, second = create(client, n=2).choices
         assert (first.message.content, first.finish_reason) == ("The first is fine.", "stop")
         assert (second.message.content, second.finish_reason) == (REFUSAL, "content_filter")
+
+    def test_every_choice_is_settled_even_after_one_was_withheld(
+        self, client: OpenAI, upstream: Any, reply: Any
+    ) -> None:
+        upstream.reply = reply(texts=(BAD, f"It is {SECRET}.", BAD, "Fine."))
+        first, second, third, fourth = create(client, n=4).choices
+        assert first.message.content == third.message.content == REFUSAL
+        assert SECRET not in second.message.content
+        assert fourth.message.content == "Fine."
 
     def test_in_a_stream_the_others_go_on(self, client: OpenAI, upstream: Any, reply: Any) -> None:
         upstream.reply = reply(texts=(f"Oh. {BAD} More of it. And more.", "The second is fine. All of it. Really."))
@@ -254,7 +276,7 @@ class TestTheClientItself:
             assert create(client).choices[0].message.content == BAD
             assert set(vars(client)) - {"chat"} == attributes - {"chat"}
 
-    @pytest.mark.parametrize("package", [httpx, httpx2])
+    @pytest.mark.parametrize("package", ACCEPTED)
     def test_a_custom_http_client_is_not_changed(self, upstream: Any, guard: Any, reply: Any, package: Any) -> None:
         upstream.reply = reply(texts=(BAD,))
         seen: list[str] = []
@@ -275,7 +297,7 @@ class TestTheClientItself:
         with httpx.Client() as own:
             assert create(client.with_options(http_client=own)).choices[0].message.content == REFUSAL
 
-    @pytest.mark.parametrize("package", [httpx, httpx2])
+    @pytest.mark.parametrize("package", ACCEPTED)
     async def test_async_with_a_custom_http_client(self, upstream: Any, guard: Any, reply: Any, package: Any) -> None:
         upstream.reply = reply(texts=(BAD,))
         async with package.AsyncClient() as own:
@@ -339,13 +361,13 @@ class TestPaths:
             lambda client: client.batches.create(input_file_id="f", endpoint="/v1/responses", completion_window="24h"),
             lambda client: client.post("/threads/runs", body={"assistant_id": "a"}, cast_to=object),
             lambda client: client.post("/some/new/generate", body={"prompt": BAD}, cast_to=object),
-            lambda client: client.realtime.client_secrets.create(),
+            lambda client: client.post("/realtime/client_secrets", body={}, cast_to=object),
             lambda client: create(client, [{"role": "user", "content": [{"type": "hologram", "text": BAD}]}]),
             lambda client: create(client, [{"role": "oracle", "content": BAD}]),
             lambda client: create(client, [{"role": "user", "content": {"text": BAD}}]),
             lambda client: client.responses.create(model="m", input=[{"type": "new_thing", "words": BAD}]),
             lambda client: client.completions.create(model="m", prompt=[1, 2, 3]),
-            lambda client: client.post("/chat/completions", content=b"\x80not json", cast_to=object),
+            lambda client: client.post("/chat/completions", body="not an object", cast_to=object),
         ],
     )
     def test_what_cannot_be_judged_is_refused_before_it_is_sent(self, upstream: Any, guard: Any, call: Any) -> None:
@@ -354,16 +376,20 @@ class TestPaths:
                 call(guardrail.wrap(client, guard=guard))
         assert upstream.paths == []
 
-    @pytest.mark.parametrize(
-        "connect", [lambda client: client.realtime.connect(model="m"), lambda client: client.responses.connect()]
-    )
-    def test_web_sockets_are_refused(self, upstream: Any, guard: Any, monkeypatch: Any, connect: Any) -> None:
+    @pytest.mark.parametrize("where", ["realtime", "beta.realtime", "responses"])
+    def test_web_sockets_are_refused(self, upstream: Any, guard: Any, monkeypatch: Any, where: str) -> None:
         opened: list[Any] = []
         for name in ("websockets", "websockets.sync", "websockets.sync.client", "websockets.exceptions"):
             module = ModuleType(name)
             module.connect = lambda *a, **k: opened.append(a)  # type: ignore[attr-defined]
             module.ConnectionClosedError = module.ConnectionClosedOK = OSError  # type: ignore[attr-defined]
             monkeypatch.setitem(sys.modules, name, module)
+
+        def connect(client: OpenAI) -> Any:
+            offered(client, *where.split("."), "connect")
+            options = {} if where == "responses" else {"model": "m"}
+            return attrgetter(where)(client).connect(**options)
+
         with OpenAI(api_key="k", base_url=upstream.url, max_retries=0) as client:
             with pytest.raises(UnsupportedPath, match="web socket"):
                 connect(guardrail.wrap(client, guard=guard)).__enter__()
@@ -374,12 +400,15 @@ class TestPaths:
     def test_a_stored_response_is_moderated_when_it_is_fetched(self, client: OpenAI, upstream: Any, reply: Any) -> None:
         upstream.reply = reply(texts=(f"Hello. {BAD}",))
         assert client.responses.retrieve("resp_1").output_text == REFUSAL
+        if "stream" not in inspect.signature(client.responses.retrieve).parameters:
+            return  # the oldest versions fetch a response whole
         events = list(client.responses.retrieve("resp_1", stream=True))
         assert "zorgle" not in "".join(event.model_dump_json() for event in events)
         assert events[-1].response.output_text == f"Hello. \n\n{REFUSAL}"
 
     def test_background_and_previous_responses(self, client: OpenAI, upstream: Any, reply: Any) -> None:
-        client.responses.create(model="m", input="hi", background=True, previous_response_id="resp_0")
+        more = {"background": True}
+        client.responses.create(model="m", input="hi", previous_response_id="resp_0", extra_body=more)
         assert upstream.requests[-1]["previous_response_id"] == "resp_0"
         assert upstream.requests[-1]["background"] is True
 
@@ -467,6 +496,61 @@ def test_images_are_said_to_be_unscanned(client: OpenAI, upstream: Any, guard: A
     assert "image_url" in unscanned[0].note
     assert guard.audit.get(unscanned[0].id).state == State.NOT_SCANNED
     assert upstream.requests[-1]["messages"][0]["content"][1] == image
+
+
+def test_the_policy_decides_about_what_is_unscanned(upstream: Any, make_guard: Any, reply: Any, policy: str) -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    picture = {"id": "ig_1", "type": "image_generation_call", "status": "completed", "result": "AAAA"}
+    guard = make_guard(policy=policy + "unscanned: block\n")
+    with OpenAI(api_key="k", base_url=upstream.url, max_retries=0) as client:
+        guardrail.wrap(client, guard=guard)
+        question = {"role": "user", "content": [{"type": "text", "text": "What is this?"}, image]}
+        answer = create(client, [question])
+        assert answer.choices[0].message.content == REFUSAL
+        assert upstream.paths == []
+        withheld = guardrail.outcome(answer).decisions[-1]  # type: ignore[union-attr]
+        assert guard.audit.get(withheld.id).state == State.BLOCKED
+        create(client, [question, {"role": "assistant", "content": REFUSAL}, *HELLO])  # later it does not go along
+        assert upstream.requests[-1]["messages"][0]["content"] == question["content"][:1]
+
+        document = {**json.loads(RESPONSE), "output": [picture]}
+        upstream.reply = reply(raw=json.dumps(document).encode())
+        assert client.responses.create(model="m", input="Draw").output_text == REFUSAL
+        events = [
+            {"type": "response.created", "sequence_number": 0, "response": json.loads(RESPONSE)},
+            {"type": "response.output_item.added", "sequence_number": 1, "output_index": 0, "item": picture},
+            {"type": "response.completed", "sequence_number": 2, "response": document},
+        ]
+        body = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+        upstream.reply = reply(raw=body.encode(), content_type="text/event-stream")
+        streamed = list(client.responses.create(model="m", input="Draw", stream=True))
+        assert streamed[-1].response.output_text == REFUSAL
+        assert "AAAA" not in "".join(event.model_dump_json() for event in streamed)
+
+
+def test_pictures_in_a_stream_are_said_to_be_unscanned(client: OpenAI, upstream: Any, reply: Any) -> None:
+    delta = {"content": "Here it is.", "images": [{"type": "image_url", "image_url": {"url": "data:image/png,A"}}]}
+    chunks = [
+        {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
+        for choice in ({"index": 0, "delta": delta}, {"index": 0, "delta": {}, "finish_reason": "stop"})
+    ]
+    body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks)
+    upstream.reply = reply(raw=body.encode(), content_type="text/event-stream")
+    answer = create(client, stream=True)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in answer) == "Here it is."
+    states = [decision.state for decision in guardrail.outcome(answer).decisions]  # type: ignore[union-attr]
+    assert states.count(State.NOT_SCANNED) == 1
+
+
+def test_how_long_a_stream_was_held_is_reported(client: OpenAI, upstream: Any, reply: Any) -> None:
+    upstream.reply = reply(texts=("The first sentence. The second. The third.",), delay=0.002)
+    answer = create(client, stream=True)
+    list(answer)
+    held = guardrail.outcome(answer).stream_ms  # type: ignore[union-attr]
+    assert held["batches"] == 3
+    assert 0 < held["first_text_upstream"] < held["first_text"]
+    assert 0 < held["delay_mean"] <= held["delay_max"]
+    assert guardrail.outcome(create(client)).stream_ms == {}  # type: ignore[union-attr]
 
 
 def test_retries_are_one_call(upstream: Any, guard: Any, reply: Any) -> None:
