@@ -1,0 +1,167 @@
+"""Any causal language model as the writer, with a Sentence-T5 encoder: tiny random models in the real formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from guardrail.dglm.causal import CausalConfig, CausalWriter, load_writer, new_writer
+from guardrail.dglm.choose import Decoding
+from guardrail.encoder import Encoder, load_encoder
+from guardrail.errors import CheckpointError
+
+TEXTS = ["the cat is here .", "a dog was there .", "it rained all day .", "we had tea ."]
+
+
+def save_tokenizer(folder: Path, end: str) -> int:
+    """A byte-level BPE tokenizer, as GPT-2 has one, learnt from a few sentences; returns its size."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator(TEXTS * 4, vocab_size=320, special_tokens=[end, "<pad>"], show_progress=False)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, eos_token=end, pad_token="<pad>")
+    tokenizer.save_pretrained(folder)
+    return len(tokenizer)
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory: pytest.TempPathFactory) -> str:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    folder = tmp_path_factory.mktemp("gpt2")
+    size = save_tokenizer(folder, "<|endoftext|>")
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=size, n_positions=64, n_embd=32, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def t5(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Sentence-T5: T5 encoder, mean pooling, a bias-free projection, normalisation (Ni et al. 2022)."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
+    from transformers import T5Config, T5EncoderModel
+
+    folder = tmp_path_factory.mktemp("t5")
+    size = save_tokenizer(folder / "transformer", "</s>")
+    torch.manual_seed(0)
+    config = T5Config(vocab_size=size, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, pad_token_id=1)
+    T5EncoderModel(config).save_pretrained(folder / "transformer")
+    body = Transformer(str(folder / "transformer"))
+    pooling = Pooling(body.get_embedding_dimension(), pooling_mode="mean")
+    dense = Dense(32, 16, bias=False, activation_function=torch.nn.Identity())
+    SentenceTransformer(modules=[body, pooling, dense, Normalize()], device="cpu").save_pretrained(
+        str(folder / "whole")
+    )
+    return str(folder / "whole")
+
+
+@pytest.fixture(scope="module")
+def encoder(t5: str) -> Encoder:
+    return load_encoder(t5, "cpu")
+
+
+def writer(gpt2: str, encoder: Encoder, **settings: object) -> CausalWriter:
+    torch.manual_seed(0)
+    config = CausalConfig(gpt2, encoder.dim, encoder.sha256, soft_tokens=2, prompt_layers=1, **settings)  # type: ignore[arg-type]
+    return new_writer(config)
+
+
+def train(own: CausalWriter, encoder: Encoder, steps: int = 60) -> list[float]:
+    latent, signal = torch.from_numpy(encoder.encode(TEXTS)) * 4, torch.full((4,), 0.95)
+    optimiser = torch.optim.AdamW([value for value in own.parameters() if value.requires_grad], lr=5e-3)
+    losses = []
+    for _ in range(steps):
+        loss = own.loss(latent, signal, ["before", "", "before", ""], TEXTS)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    return losses
+
+
+def written(own: CausalWriter, encoder: Encoder, decoding: Decoding | None = None, rows: int = 4) -> list[str]:
+    latent = torch.from_numpy(encoder.encode(TEXTS[:rows])) * 4
+    befores = ["before", "", "before", ""][:rows]
+    decoding = decoding or Decoding([0.0] * rows, max_tokens=12)
+    return [row.text for row in own.write(latent, torch.full((rows,), 0.95), befores, decoding)]
+
+
+def test_a_sentence_t5_encoder_loads_and_gives_unit_vectors(encoder: Encoder) -> None:
+    x = encoder.encode(TEXTS)
+    assert x.shape == (4, 16)
+    assert (x * x).sum(axis=1) == pytest.approx([1.0] * 4, abs=1e-5)
+    alone = encoder.encode([TEXTS[2]])
+    assert alone[0] == pytest.approx(x[2], abs=1e-5)  # padding changes nothing
+
+
+def test_fine_tuning_teaches_the_model_to_write_what_it_is_told(gpt2: str, encoder: Encoder) -> None:
+    own = writer(gpt2, encoder, train="all")
+    losses = train(own, encoder)
+    assert losses[-1] < 0.2 * losses[0]
+    assert written(own.eval(), encoder) == TEXTS  # the embedding alone tells which
+
+
+def test_a_frozen_model_learns_through_prompts_and_adapters_only(gpt2: str, encoder: Encoder, tmp_path: Path) -> None:
+    own = writer(gpt2, encoder, rank=4)
+    before = {name: value.clone() for name, value in own.lm.named_parameters() if not value.requires_grad}
+    assert all(".up." in name or ".down." in name for name, value in own.lm.named_parameters() if value.requires_grad)
+    losses = train(own, encoder)
+    assert losses[-1] < 0.95 * losses[0]  # a frozen random model has little to offer
+    after = dict(own.lm.named_parameters())
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    own.eval().save(tmp_path)
+    restored = load_writer(tmp_path, encoder.sha256)
+    assert written(restored, encoder) == written(own, encoder)
+    assert (tmp_path / "causal.safetensors").stat().st_size < 200_000  # not the frozen model
+
+
+def test_cached_steps_equal_whole_passes_and_company_changes_nothing(gpt2: str, encoder: Encoder) -> None:
+    own = writer(gpt2, encoder, train="all").eval()
+    sampled = Decoding([1.0] * 4, max_tokens=8, no_repeat=0, seeds=[1, 2, 3, 4])
+    together = written(own, encoder, sampled)
+    for row in range(4):
+        latent = torch.from_numpy(encoder.encode(TEXTS))[row : row + 1] * 4
+        alone = Decoding([1.0], max_tokens=8, no_repeat=0, seeds=[row + 1])
+        found = own.write(latent, torch.full((1,), 0.95), [["before", ""][row % 2]], alone)
+        assert found[0].text == together[row]
+    greedy = own.write(
+        torch.from_numpy(encoder.encode(TEXTS[:1])) * 4,
+        torch.full((1,), 0.95),
+        ["before"],
+        Decoding([0.0], max_tokens=4, no_repeat=0),
+    )[0]
+    with torch.no_grad():
+        soft = own.prompt(torch.from_numpy(encoder.encode(TEXTS[:1])) * 4, torch.full((1,), 0.95))
+        table = own.lm.get_input_embeddings()
+        ids = own._ids("before")
+        parts = [table(torch.tensor([ids])), soft]
+        for piece in greedy.ids:
+            assert int(own.lm(inputs_embeds=torch.cat(parts, dim=1)).logits[0, -1].argmax()) == piece
+            parts.append(table(torch.tensor([[piece]])))
+
+
+def test_what_is_forbidden_is_not_written_and_cancelling_stops(gpt2: str, encoder: Encoder) -> None:
+    own = writer(gpt2, encoder, train="all")
+    train(own, encoder)
+    checks = [lambda text: "cat" in text, None, None, None]
+    texts = written(own.eval(), encoder, Decoding([0.0] * 4, max_tokens=12, forbidden=checks))
+    assert "cat" not in texts[0]
+    assert texts[1:] == TEXTS[1:]
+    latent, signal = torch.zeros(1, encoder.dim), torch.ones(1)
+    stopped = own.write(latent, signal, [""], Decoding([0.0]), cancelled=lambda _: True)
+    assert len(stopped[0].ids) <= 1
+
+
+def test_what_does_not_fit_is_refused_with_its_reason(gpt2: str, encoder: Encoder, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        new_writer(CausalConfig(str(tmp_path / "nowhere"), 16, "x"))
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_writer(tmp_path, encoder.sha256)
+    writer(gpt2, encoder, rank=2).save(tmp_path)
+    with pytest.raises(CheckpointError, match=f"{encoder.sha256}.*other"):
+        load_writer(tmp_path, "other")
