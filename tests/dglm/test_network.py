@@ -223,3 +223,12 @@ def test_bad_requests_are_refused(diffusion: Diffusion, statistics) -> None:
         diffusion.propose(2, before=np.zeros((3, DIM), dtype=np.float32))
     with pytest.raises(Cancelled):
         diffusion.propose(1, cancelled=lambda: True)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_cpu_and_gpu_agree(statistics) -> None:
+    """The same noise and network: embeddings within 1e-3 of each other."""
+    own = Diffusion(statistics, random_network(statistics))
+    other = Diffusion(statistics, random_network(statistics).to("cuda"))
+    one, two = (diffusion.propose(8, [GUIDE], seed=1).embeddings for diffusion in (own, other))
+    assert np.abs(one - two).max() < 1e-3
