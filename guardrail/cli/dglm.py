@@ -10,7 +10,8 @@ import typer
 from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from guardrail.cli.common import JsonOption, PolicyOption, console, emit_json, error_console, handled, note
+from guardrail.cli.common import JsonOption, console, emit_json, error_console, handled
+from guardrail.cli.dglm_eval import evaluate
 
 app = typer.Typer(help="Train, evaluate and describe the diffusion-guided rewriter.", no_args_is_help=True)
 train_app = typer.Typer(help="Train a part of the DGLM from a recipe; a killed run resumes.", no_args_is_help=True)
@@ -197,14 +198,19 @@ def info(
     name: Annotated[str, typer.Argument(help="A shipped checkpoint or a directory.")] = "mini",
     as_json: JsonOption = False,
 ) -> None:
-    """Show a checkpoint's sizes, hashes and model card."""
+    """Show a checkpoint's sizes, hashes and model cards."""
     from guardrail.dglm import checkpoint
+    from guardrail.dglm.diffusion_checkpoint import find_diffusion, read_diffusion_metadata
+    from guardrail.encoder import file_sha256
 
     folder = checkpoint.locate(name)
     metadata = checkpoint.read_metadata(folder)
     config = json.loads(metadata["config"])
     config["output_ids"] = len(config["output_ids"])
-    card = folder / "README.md"
+    diffusion: dict[str, Any] | None = None
+    if find_diffusion(folder):
+        configs = read_diffusion_metadata(folder)["configs"]
+        diffusion = {"sha256": file_sha256(folder / "diffusion.safetensors"), "networks": configs}
     if as_json:
         emit_json(
             {
@@ -212,47 +218,19 @@ def info(
                 "sha256": checkpoint.sha256(folder),
                 "encoder_sha256": metadata["encoder_sha256"],
                 "config": config,
+                "diffusion": diffusion,
             }
         )
         return
     console.print(f"[bold]{name}[/bold]  sha256 {checkpoint.sha256(folder)}")
     console.print(f"encoder sha256 {metadata['encoder_sha256']}")
     console.print(config)
-    if card.is_file():
-        console.print(Markdown(card.read_text(encoding="utf8")))
+    if diffusion is not None:
+        console.print(f"diffusion sha256 {diffusion['sha256']}")
+        console.print(diffusion["networks"])
+    for card in (folder / "README.md", folder / "DIFFUSION.md"):
+        if card.is_file():
+            console.print(Markdown(card.read_text(encoding="utf8")))
 
 
-@app.command("eval")
-@handled
-def evaluate(
-    data: DataOption = DATA,
-    pairs: Annotated[
-        Path | None, typer.Option(help="Rows with source and targets; default: ParaDetox of --data.")
-    ] = None,
-    split: Annotated[str, typer.Option(help="Which rows.")] = "test",
-    limit: Annotated[int, typer.Option(help="At most this many sentences.")] = 300,
-    policy: PolicyOption = None,
-    samples: Annotated[Path | None, typer.Option(help="Write the rewrites here, one JSON per line.")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Repair held-aside flagged sentences; compare with people, with doing nothing, by an independent judge."""
-    from guardrail.encoder import load_encoder
-    from guardrail.engine import Guardrail
-    from guardrail.evaluate.repair import evaluate_repair, read_cases, train_judge
-
-    cases = read_cases(pairs or data / "pairs" / "paradetox.jsonl.gz", split, limit)
-    note("training the independent judge ...")
-    judge = train_judge(data)
-    guard = Guardrail(policy)
-    with Progress(console=error_console) as progress:
-        task = progress.add_task("repairing", total=len(cases))
-        report = evaluate_repair(
-            guard, load_encoder(guard.settings.encoder), judge, cases, lambda: progress.advance(task)
-        )
-    rows = report.pop("samples")
-    if samples is not None:
-        samples.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf8")
-    if as_json:
-        emit_json(report)
-    else:
-        console.print_json(json.dumps(report))
+app.command("eval")(evaluate)
