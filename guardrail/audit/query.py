@@ -16,7 +16,17 @@ from guardrail.audit.tables import decisions, reasons, reviews, rewrites, scores
 from guardrail.errors import ConfigurationError
 from guardrail.types import Action, Reason, Span, Stage, State
 
-__all__ = ["Filters", "Page", "StoredCandidate", "StoredDecision", "find", "find_ids", "page_query", "read"]
+__all__ = [
+    "Filters",
+    "Page",
+    "StoredCandidate",
+    "StoredDecision",
+    "find",
+    "find_ids",
+    "page_query",
+    "read",
+    "read_many",
+]
 
 Row = Mapping[Any, Any]
 
@@ -177,6 +187,26 @@ def read(connection: Connection, key: str) -> StoredDecision | None:
         {unescape(score.classifier): score.value for score in kept},
         [_candidate(candidate) for candidate in tried.mappings()],
     )
+
+
+def read_many(connection: Connection, ids: Sequence[str]) -> list[StoredDecision]:
+    """Return decisions whole, in the order of their ids; those that do not exist are left out."""
+    keys = [identifier(key) for key in ids]
+    if not keys:
+        return []
+    rows = {row["id"]: row for row in connection.execute(select(decisions).where(decisions.c.id.in_(keys))).mappings()}
+    scored: dict[str, dict[str, float | None]] = defaultdict(dict)
+    kept = select(scores).where(scores.c.decision_id.in_(keys)).order_by(scores.c.decision_id, scores.c.classifier)
+    for score in connection.execute(kept):
+        scored[score.decision_id][unescape(score.classifier)] = score.value
+    tried: dict[str, list[StoredCandidate]] = defaultdict(list)
+    proposed = (
+        select(rewrites).where(rewrites.c.decision_id.in_(keys)).order_by(rewrites.c.decision_id, rewrites.c.position)
+    )
+    for candidate in connection.execute(proposed).mappings():
+        tried[candidate["decision_id"]].append(_candidate(candidate))
+    why = _reasons(connection, keys)
+    return [_decision(rows[key], why.get(key, ()), scored[key], tried[key]) for key in keys if key in rows]
 
 
 def find(connection: Connection, filters: Filters, *, limit: int = 50, after: str | None = None) -> Page:

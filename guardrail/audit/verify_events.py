@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Table, select
 from guardrail.audit import chain
 from guardrail.audit.escaping import unescape
 from guardrail.audit.events import TEXTS, plain
-from guardrail.audit.tables import appeals, event_heads, events, holds, labels, reviews
+from guardrail.audit.tables import appeals, decisions, event_heads, events, holds, labels, reviews
 from guardrail.audit.verify_types import ChainReport, Problem, gap
 
 __all__ = ["Erased", "verify_events"]
@@ -72,7 +72,7 @@ def verify_events(
         report, found = _chain(connection, name, heads.get(name), erased[name], expected)
         reports.append(report)
         problems += found
-    problems += _rows(connection, expected, whole=wanted is None)
+    problems += _rows(connection, expected, erased, whole=wanted is None)
     return reports, problems, erased
 
 
@@ -146,7 +146,9 @@ def _slices(connection: Connection, community: str) -> Iterator[Mapping[Any, Any
         after = rows[-1]["sequence"], rows[-1]["id"]
 
 
-def _rows(connection: Connection, expected: dict[tuple[str, str], _Expected], whole: bool) -> Iterator[Problem]:
+def _rows(
+    connection: Connection, expected: dict[tuple[str, str], _Expected], erased: Mapping[str, Erased], whole: bool
+) -> Iterator[Problem]:
     """Compare the rows with what their events say. Without all communities' events, unknown rows say nothing."""
     seen = set()
     for name, table in _ROWS.items():
@@ -161,8 +163,18 @@ def _rows(connection: Connection, expected: dict[tuple[str, str], _Expected], wh
             else:
                 yield from _compare(name, dict(row), one, row[key])
     for name, key in sorted(set(expected) - seen):
-        community, sequence, _ = expected[name, key].where
+        community, sequence, event_id = expected[name, key].where
+        if _retired(connection, event_id, erased):
+            continue
         yield Problem("removed", community, sequence, key, f"a row of {name} is gone")
+
+
+def _retired(connection: Connection, event_id: str, erased: Mapping[str, Erased]) -> bool:
+    """Whether the decision that an event speaks of was deleted by age, and its reviews, labels and appeals with it."""
+    row = connection.execute(select(events.c.community, events.c.decision_id).where(events.c.id == event_id)).one()
+    if row.community not in erased or erased[row.community].start[0] == 0:
+        return False
+    return connection.scalar(select(decisions.c.id).where(decisions.c.id == row.decision_id)) is None
 
 
 def _compare(name: str, row: dict[str, Any], one: _Expected, key: str) -> Iterator[Problem]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
+from guardrail.cli import audit_keep, audit_out
+from guardrail.cli.audit_common import UrlOption, moment, opened
 from guardrail.cli.common import (
     ConfigOption,
     ExitCode,
@@ -19,54 +18,15 @@ from guardrail.cli.common import (
     emit_json,
     handled,
     note,
-    open_settings,
 )
 from guardrail.cli.recorded import as_json, decision_view, decisions_table, verification_view
 from guardrail.types import Action, Stage, State
 
-if TYPE_CHECKING:
-    from guardrail.audit.store import AuditStore
-
 __all__ = ["UrlOption", "app", "decisions_table", "moment"]
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-
-UrlOption = Annotated[
-    str | None,
-    typer.Option("--url", help="The audit database; default: audit.url of the settings.", show_default=False),
-]
-
-_AGES = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-
-
-def moment(text: str | None, name: str) -> datetime | None:
-    """Read a time: ISO 8601 (local time, if it names no zone), or an age such as `30m`, `12h`, `7d`, `2w`.
-
-    Raises:
-        InputError: neither.
-    """
-    if text is None:
-        return None
-    age = re.fullmatch(r"(\d{1,6})([mhdw])", text)
-    try:
-        if age:
-            return datetime.now(UTC) - timedelta(**{_AGES[age[2]]: int(age[1])})
-        return datetime.fromisoformat(text).astimezone()
-    except (ValueError, OverflowError):
-        raise InputError(
-            f"--{name} is {text!r}, expected a time such as 2026-11-21 or 2026-11-21T14:30:00Z, or an age such as 12h"
-        ) from None
-
-
-@contextmanager
-def _store(url: str | None, config: Any) -> Iterator[AuditStore]:
-    from guardrail.audit.store import open_store
-
-    store = open_store(url or open_settings(config).audit.url, create=False)
-    try:
-        yield store
-    finally:
-        store.close()
+audit_out.register(app)
+audit_keep.register(app)
 
 
 @app.command("list")
@@ -83,9 +43,13 @@ def list_decisions(
         str | None, typer.Option(help="From this time on: 2026-11-21, 2026-11-21T14:30Z, 12h, 7d.")
     ] = None,
     until: Annotated[str | None, typer.Option(help="Before this time.")] = None,
-    text: Annotated[str | None, typer.Option(help="Part of the source or of the delivered text.")] = None,
+    text: Annotated[
+        str | None, typer.Option(help='Words of the source or delivered text; word* and "a phrase" too.')
+    ] = None,
     request: Annotated[str | None, typer.Option(help="Only this client call.")] = None,
     conversation: Annotated[str | None, typer.Option(help="Only this conversation.")] = None,
+    reviewer: Annotated[str | None, typer.Option(help="Only what this person has reviewed.")] = None,
+    subject: Annotated[str | None, typer.Option(help="Only texts of this person.")] = None,
     limit: Annotated[int, typer.Option(help="Rows of a page, 1 to 500.")] = 50,
     after: Annotated[str | None, typer.Option(help="Go on after a page: its `next`.")] = None,
     url: UrlOption = None,
@@ -96,7 +60,7 @@ def list_decisions(
 
     With --json one object: {"items": [decision, ...], "next": what --after takes for the page that follows, or null}.
     """
-    with _store(url, config) as store:
+    with opened(url, config) as store:
         page = store.list(
             community=community,
             rule=rule,
@@ -110,6 +74,8 @@ def list_decisions(
             text=text,
             request_id=request,
             conversation=conversation,
+            reviewer=reviewer,
+            subject=subject,
             limit=limit,
             after=after,
         )
@@ -133,7 +99,7 @@ def show(
     json: JsonOption = False,
 ) -> None:
     """Show everything on record about one decision: reasons, texts, candidates, policy, models, timings, chain."""
-    with _store(url, config) as store:
+    with opened(url, config) as store:
         found = store.get(decision)
         if found is None:
             matches = store.find_ids(decision)
@@ -152,19 +118,35 @@ def show(
 @handled
 def verify(
     community: Annotated[str | None, typer.Option("--community", help="Only this community's chain.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="Compare with this checkpoint too.", exists=True, dir_okay=False)
+    ] = None,
+    public_key: Annotated[
+        Path | None, typer.Option("--public-key", help="PEM file: the checkpoint's signature is FILE.sig.")
+    ] = None,
     url: UrlOption = None,
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
     """Recompute the hash chains and name every row that was altered, removed or inserted. Exit 1: there is one.
 
-    The printed end of each chain (sequence and hash) is worth keeping elsewhere: with it, a removal at the very end of
-    the chain can be noticed too.
+    With a checkpoint that was kept elsewhere a removal at the very end of a chain, and a chain that was written anew,
+    are noticed too.
     """
-    with _store(url, config) as store:
+    with opened(url, config) as store:
         found = store.verify(community)
+        if checkpoint is not None:
+            found = audit_keep.against(store, found, checkpoint, public_key)
     if json:
-        emit_json({"ok": found.ok, "decisions": found.decisions, "chains": found.chains, "problems": found.problems})
+        emit_json(
+            {
+                "ok": found.ok,
+                "decisions": found.decisions,
+                "chains": found.chains,
+                "events": found.events,
+                "problems": found.problems,
+            }
+        )
     else:
         console.print(verification_view(found))
     if not found.ok:

@@ -1,0 +1,98 @@
+"""The record as files: JSON lines with everything, or Parquet with one row per decision."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection
+
+from guardrail.audit.query import MAX_PAGE, Filters, StoredDecision, find, read_many
+from guardrail.errors import MissingDependencyError
+
+__all__ = ["decisions_of", "write_parquet"]
+
+Advance = Callable[[int], object]
+
+
+def decisions_of(connection: Connection, filters: Filters) -> Iterator[StoredDecision]:
+    """Yield every decision that matches, whole, newest first, a page at a time."""
+    after: str | None = None
+    while True:
+        page = find(connection, filters, limit=MAX_PAGE, after=after)
+        yield from read_many(connection, [item.id for item in page.items])
+        after = page.next
+        if after is None:
+            return
+
+
+def write_parquet(found: Iterator[StoredDecision], path: Path, advance: Advance = lambda _count: None) -> int:
+    """Write one row per decision and return how many. Mappings and lists (scores, reasons, ...) are columns of JSON text.
+
+    Args:
+        path: replaced where it exists.
+        advance: told of every batch of rows.
+
+    Raises:
+        MissingDependencyError: without pyarrow.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise MissingDependencyError("pyarrow", extra="parquet", purpose="Export to Parquet") from None
+    schema = pa.schema([(name, getattr(pa, kind)(*arguments)) for name, kind, *arguments in _COLUMNS])
+    count = 0
+    with pq.ParquetWriter(path, schema) as writer:
+        for rows in _batches(found):
+            columns = {name: [_cell(getattr(row, name)) for row in rows] for name, *_ in _COLUMNS}
+            writer.write_table(pa.table(columns, schema=schema))
+            count += len(rows)
+            advance(len(rows))
+    return count
+
+
+_COLUMNS: Sequence[tuple[Any, ...]] = (
+    *((name, "string") for name in ("id", "community")),
+    ("sequence", "int64"),
+    ("created_at", "timestamp", "us", "UTC"),
+    *((name, "string") for name in ("request_id", "conversation", "subject", "stage", "state", "action")),
+    ("risk", "float64"),
+    *((name, "string") for name in ("policy", "revision")),
+    *((name, "bool_") for name in ("shadow", "withheld", "altered", "text_stored")),
+    *((name, "string") for name in ("source_text", "delivered_text")),
+    *((name, "int32") for name in ("source_length", "delivered_length")),
+    *((name, "string") for name in (
+        "source_digest", "delivered_digest", "scores", "rules", "reasons", "rewrite", "candidates", "failures",
+        "models", "timings_ms", "masked", "note", "previous_hash", "hash",
+    )),
+    ("erased_at", "timestamp", "us", "UTC"),
+)  # fmt: skip
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")  # Parquet's strings are UTF-8: no lone surrogates
+    if value is None or isinstance(value, bool | int | float) or hasattr(value, "isoformat"):
+        return value
+    return json.dumps(value, default=_plain, sort_keys=True)
+
+
+def _plain(value: Any) -> Any:
+    slots = getattr(type(value), "__dataclass_fields__", None)
+    if slots is not None:
+        return {name: getattr(value, name) for name in slots}
+    return dict(value)
+
+
+def _batches(found: Iterator[StoredDecision], size: int = 2000) -> Iterator[list[StoredDecision]]:
+    rows: list[StoredDecision] = []
+    for one in found:
+        rows.append(one)
+        if len(rows) == size:
+            yield rows
+            rows = []
+    if rows:
+        yield rows
