@@ -204,11 +204,11 @@ class CausalWriter(nn.Module):
         save_file(learnt, folder / FILE, {"config": json.dumps(asdict(self.config))})
 
 
-def adapt(model: nn.Module, rank: int) -> int:
+def adapt(model: Any, rank: int) -> int:
     """Give every linear layer inside a model's blocks a low-rank adapter, the output layer none; return how many."""
     from transformers.pytorch_utils import Conv1D
 
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    head = model.get_output_embeddings()
     targets = [
         (parent, name, child)
         for parent in model.modules()

@@ -1,37 +1,51 @@
-"""How well flagged sentences are repaired, against people and baselines, by a judge that is not our guide.
+"""How well flagged sentences are repaired, against people, baselines and published systems.
 
-The judge is a logistic regression on character n-grams (1 to 5, word boundaries), trained when it is needed on data
-that the shipped heads never saw; it shares neither features nor training rows with what steers the rewriter.
+The judges are not our guide, see `guardrail.evaluate.judges`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from guardrail.dglm.corpus import detokenise, read_rows
-from guardrail.types import Action, Passage
+from guardrail.dglm.plans import SpanRequest, cut
+from guardrail.dglm.weighing import weighty_words
+from guardrail.evaluate.judges import JUDGE_FILES, Judge, train_judge
+from guardrail.evaluate.measures import mean_with_interval
+from guardrail.types import Action, Decision, Passage
 
 if TYPE_CHECKING:
+    from guardrail.dglm.guidance import Guide
     from guardrail.encoder import Encoder
     from guardrail.engine import Guardrail
 
-JUDGE_FILES = ("tweeteval-offensive", "cad", "toxicr", "tweeteval-hate", "unhealthy-conversations")
-"""Evaluation-only sets of the shared data: no shipped weights are trained on them."""
+__all__ = ["JUDGE_FILES", "RepairCase", "evaluate_repair", "read_cases", "read_peer_cases", "train_judge"]
 
-Judge = Callable[[Sequence[str]], "np.ndarray[Any, np.dtype[np.float64]]"]
+OURS, HUMAN, DUPLICATE, DELETE = "dglm", "human", "duplicate", "delete"
 
 
 @dataclass(frozen=True, slots=True)
 class RepairCase:
-    """A flagged sentence and its human rewrites."""
+    """A flagged sentence, its human rewrites, and what other systems made of it."""
 
     source: str
-    references: tuple[str, ...]
+    references: tuple[str, ...] = ()
+    outputs: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judges:
+    """Who judges: toxicity, and fluency if it is judged. `guides`: heads that `delete` looks for the worst words with."""
+
+    toxicity: Judge
+    fluency: Judge | None = None
+    guides: tuple[Guide, ...] = ()
 
 
 def read_cases(path: Path, split: str, limit: int | None = None) -> list[RepairCase]:
@@ -44,59 +58,54 @@ def read_cases(path: Path, split: str, limit: int | None = None) -> list[RepairC
     return cases[:limit]
 
 
-def train_judge(data: Path, seed: int = 0, cap: int = 12_000) -> Judge:
-    """Train the independent judge; it returns the probability that each text is toxic."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
-    texts: list[str] = []
-    labels: list[int] = []
-    rng = np.random.default_rng(seed)
-    for name in JUDGE_FILES:
-        rows = list(_judged(data / "labelled" / f"{name}.jsonl.gz"))
-        for index in rng.permutation(len(rows))[:cap]:
-            texts.append(rows[index][0])
-            labels.append(rows[index][1])
-    vectoriser = TfidfVectorizer(
-        analyzer="char_wb", ngram_range=(1, 5), min_df=4, max_features=300_000, sublinear_tf=True
+def read_peer_cases(path: Path, known: Sequence[RepairCase], limit: int | None = None) -> list[RepairCase]:
+    """Read rows {"source", "outputs": {system: text}}, without the sources that stand in `known` (training data)."""
+    trained = {_key(case.source) for case in known}
+    rows = ((detokenise(row["source"]), row["outputs"]) for row in read_rows(path))
+    cases = (
+        RepairCase(source, outputs={name: detokenise(text) for name, text in outputs.items()})
+        for source, outputs in rows
+        if _key(source) not in trained
     )
-    model = make_pipeline(
-        vectoriser, LogisticRegression(C=4.0, class_weight="balanced", max_iter=300, random_state=seed)
-    )
-    model.fit(texts, labels)
-    return lambda found: model.predict_proba(list(found))[:, 1]
+    return list(islice(cases, limit))
 
 
-def _judged(path: Path) -> Iterator[tuple[str, int]]:
-    for row in read_rows(path):
-        labels = row["labels"]
-        known = [labels[head] for head in ("toxicity", "identity_hate", "hostile", "antagonize") if head in labels]
-        if known:
-            yield row["text"], int(max(known) > 0.5)
+def _key(text: str) -> str:
+    return "".join(character for character in text.lower() if character.isalnum())
 
 
 def evaluate_repair(
-    guard: Guardrail, encoder: Encoder, judge: Judge, cases: Sequence[RepairCase], progress: Callable[[], None]
+    guard: Guardrail,
+    encoder: Encoder,
+    judge: Judge | Judges,
+    cases: Sequence[RepairCase],
+    progress: Callable[[], None],
 ) -> dict[str, Any]:
-    """Repair every case that the policy flags for repair, and compare with people and baselines.
+    """Repair every case that the policy flags for repair, and compare with people, baselines and other systems.
 
     Returns:
-        Counts, shares, similarities (cosine of embeddings) and the judge's acceptance (probability below 0.5), for our
-        rewrites, the human ones, the unchanged draft, and the draft with its worst words deleted.
+        Counts and shares; `systems`: on the sentences that a DGLM rewrite repaired, each system's similarities (cosine of
+        embeddings), the judge's acceptance (probability below 0.5) and their product; with a fluency judge also its
+        acceptance and J, the mean product of all three (Logacheva et al. 2022, section 5); `all_flagged`: the same over
+        all flagged sentences, where one that we did not repair counts as a failure of ours; `samples`.
     """
+    judges = judge if isinstance(judge, Judges) else Judges(judge)
     decisions = []
     for case in cases:
         decisions.append(guard.rewrite(case.source))
         progress()
     flagged = [index for index, decision in enumerate(decisions) if decision.action >= Action.REDACT]
-    rewritten = [i for i in flagged if (r := decisions[i].rewrite) is not None and "dglm" in r.method]
-    ours = [decisions[i].delivered for i in rewritten]
-    sources = [cases[i].source for i in rewritten]
-    people = [cases[i].references[0] for i in rewritten]
-    rows = {"dglm": ours, "human": people, "duplicate": sources}
+    rewritten = [index for index in flagged if _ours(decisions[index]) is not None]
+    people = [cases[i].references[0] for i in rewritten if cases[i].references]
     human_pass = guard.check_many([Passage(text) for text in people])
-    return {
+
+    def compare(rows: Sequence[int]) -> dict[str, Any]:
+        sources = [cases[i].source for i in rows]
+        references = [cases[i].references[0] if cases[i].references else None for i in rows]
+        systems = _systems([cases[i] for i in rows], [decisions[i] for i in rows], judges.guides, encoder)
+        return {name: _system(texts, sources, references, encoder, judges) for name, texts in systems.items()}
+
+    report = {
         "cases": len(cases),
         "flagged": len(flagged),
         "rewritten_by_dglm": len(rewritten),
@@ -104,32 +113,69 @@ def evaluate_repair(
         "human_rewrites_passing_policy": float(np.mean([d.action < Action.REDACT for d in human_pass]))
         if people
         else None,
-        "systems": {name: _system(texts, sources, people, encoder, judge) for name, texts in rows.items()},
-        "samples": [{"source": s, "rewrite": o, "human": h} for s, o, h in zip(sources, ours, people, strict=True)],
+        "systems": compare(rewritten),
+        "samples": [
+            {
+                "source": cases[i].source,
+                "rewrite": _ours(decisions[i]),
+                "human": cases[i].references[0] if cases[i].references else None,
+            }
+            for i in rewritten
+        ],
     }
+    if judges.fluency is not None:
+        report["all_flagged"] = compare(flagged)
+    return report
+
+
+def _ours(decision: Decision) -> str | None:
+    """What a DGLM rewrite delivered; None where another way had to help or nothing passed."""
+    rewrite = decision.rewrite
+    return decision.delivered if rewrite is not None and OURS in rewrite.method else None
+
+
+def _systems(
+    cases: Sequence[RepairCase], decisions: Sequence[Decision], guides: tuple[Guide, ...], encoder: Encoder
+) -> dict[str, list[str | None]]:
+    """System to its text for each case, None where it has none."""
+    found: dict[str, list[str | None]] = {OURS: [_ours(decision) for decision in decisions]}
+    if any(case.references for case in cases):
+        found[HUMAN] = [case.references[0] if case.references else None for case in cases]
+    found[DUPLICATE] = [case.source for case in cases]
+    if guides:
+        requests = [SpanRequest(case.source, guides=guides) for case in cases]
+        found[DELETE] = [cut(request.text, weighty_words(encoder, request)) for request in requests]
+    for name in sorted({name for case in cases for name in case.outputs or {}}):
+        found[name] = [(case.outputs or {}).get(name) for case in cases]
+    return found
 
 
 def _system(
-    texts: Sequence[str], sources: Sequence[str], people: Sequence[str], encoder: Encoder, judge: Judge
+    texts: Sequence[str | None],
+    sources: Sequence[str],
+    references: Sequence[str | None],
+    encoder: Encoder,
+    judges: Judges,
 ) -> dict[str, Any]:
-    if not texts:
+    """The figures of one system; where it has no text all of them are 0."""
+    there = np.array([text is not None for text in texts])
+    if not there.any():
         return {}
-    x, drafts, references = encoder.encode(texts), encoder.encode(sources), encoder.encode(people)
-    accepted = judge(texts) < 0.5
-    similarity = np.sum(x * drafts, axis=1)
-    return {
-        "judge_accepts": _with_interval(accepted),
-        "similarity_to_draft": _with_interval(similarity),
-        "similarity_to_human": _with_interval(np.sum(x * references, axis=1)),
-        "accepted_times_similarity": _with_interval(accepted * similarity),
-        "mean_words": float(np.mean([len(text.split()) for text in texts])),
+    own = [text or "" for text in texts]
+    x, drafts = encoder.encode(own), encoder.encode(sources)
+    accepted = there * (judges.toxicity(own) < 0.5)
+    similarity = there * np.sum(x * drafts, axis=1)
+    report: dict[str, Any] = {
+        "judge_accepts": mean_with_interval(accepted),
+        "similarity_to_draft": mean_with_interval(similarity),
+        "accepted_times_similarity": mean_with_interval(accepted * similarity),
+        "mean_words": float(np.mean([len(text.split()) for text in own])),
     }
-
-
-def _with_interval(values: Any, resamples: int = 1000) -> dict[str, float]:
-    """Mean with a 95% bootstrap interval."""
-    values = np.asarray(values, dtype=float)
-    rng = np.random.default_rng(0)
-    means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(resamples)]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return {"mean": float(values.mean()), "low": float(low), "high": float(high)}
+    known = [text for text in references if text is not None]
+    if len(known) == len(own):
+        report["similarity_to_human"] = mean_with_interval(there * np.sum(x * encoder.encode(known), axis=1))
+    if judges.fluency is not None:
+        fluent = there * (judges.fluency(own) >= 0.5)
+        report["fluent"] = mean_with_interval(fluent)
+        report["j"] = mean_with_interval(accepted * similarity * fluent)
+    return report
