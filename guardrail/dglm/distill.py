@@ -1,7 +1,7 @@
 """Distil the diffusion into a student that needs few steps.
 
-Consistency distillation (Song et al. 2023, algorithm 2): on a grid of times, the student's jump to the data from a noised
-latent should land where it lands from the point that the teacher's probability flow reaches one grid step on. The
+Consistency distillation (Song et al. 2023, algorithm 2): the student's jump to the data from a noised latent should land
+where it lands from the point that the teacher's probability flow reaches a stride later. The
 teacher takes that step by Heun's method of order 2 (Karras et al. 2022, algorithm 1) in x0. The student begins as the
 exact end of the flow of Gaussian latents (`base: flow`), with the teacher's body.
 """
@@ -9,6 +9,7 @@ exact end of the flow of Gaussian latents (`base: flow`), with the teacher's bod
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,8 +26,9 @@ from guardrail.dglm.diffusion_data import Latents, load_latents
 from guardrail.dglm.diffusion_training import STATE, Report, network_of
 from guardrail.dglm.latents import LatentStatistics, load
 from guardrail.dglm.network import Context, ProposalNetwork, levels_of, new_network
+from guardrail.dglm.propose import LOWEST
 from guardrail.dglm.run_state import RunState, average_weights, load_state, new_state, save_state
-from guardrail.dglm.schedule import CosineSchedule
+from guardrail.dglm.time_sampling import LOG_SNR
 from guardrail.dglm.training import TrainingDiverged, learning_rate, read_recipe
 from guardrail.errors import ConfigurationError
 
@@ -37,24 +39,21 @@ class Distillation(nn.Module):
     """The student's loss; a module of its own so that several processes can share it.
 
     Args:
-        student: trained. target: the same sizes, its moving average. teacher: frozen. times: grid, falling (T + 1,) log-SNR
-            from noise to data.
+        student: trained. target: the same sizes, its moving average. teacher: frozen. stride: time between two points of
+            the flow, in (0, 1).
     """
 
-    grid: Tensor
-
     def __init__(
-        self, student: ProposalNetwork, target: ProposalNetwork, teacher: ProposalNetwork, grid: Tensor
+        self, student: ProposalNetwork, target: ProposalNetwork, teacher: ProposalNetwork, stride: float
     ) -> None:
         super().__init__()
-        self.student = student
+        self.student, self.stride = student, stride
         self.others = [target.requires_grad_(False), teacher.requires_grad_(False)]  # not parameters of this module
-        self.register_buffer("grid", grid, persistent=False)
 
-    def forward(self, x0: Tensor, noise: Tensor, place: Tensor, context: Context) -> Tensor:
-        """Return the loss (B,) of jumps from grid points `place` (B,), against those from `place` + 1."""
+    def forward(self, x0: Tensor, noise: Tensor, times: Tensor, context: Context) -> Tensor:
+        """Return the loss (B,) of jumps from `times` (B,), against those from a stride nearer to the data."""
         target, teacher = self.others
-        here, there = self.grid[place], self.grid[place + 1]
+        here, there = cosine_log_snr(times), cosine_log_snr((times - self.stride).clamp_min(0.0))
         alpha, sigma = (level[:, None] for level in levels_of(here))
         z = alpha * x0 + sigma * noise
         with torch.no_grad():
@@ -62,6 +61,12 @@ class Distillation(nn.Module):
             wanted = target.clean(reached, there, context)
         error: Tensor = ((self.student.clean(z, here, context) - wanted) ** 2).mean(dim=1)
         return error
+
+
+def cosine_log_snr(times: Tensor) -> Tensor:
+    """Return the log-SNR (B,) that sampling has at times (B,): `CosineSchedule(lowest=LOWEST)`."""
+    tangent = torch.tan(0.5 * math.pi * times.clamp(1e-6, 1.0 - 1e-6))
+    return (-2.0 * tangent.log()).clamp(LOWEST, LOG_SNR)
 
 
 def heun(teacher: ProposalNetwork, z: Tensor, here: Tensor, there: Tensor, context: Context) -> Tensor:
@@ -79,21 +84,17 @@ def transfer(z: Tensor, x0: Tensor, here: Tensor, there: Tensor) -> Tensor:
     return alpha_next * x0 + sigma_next * (z - alpha * x0) / sigma
 
 
-def time_grid(count: int, schedule: CosineSchedule) -> Tensor:
-    """Return the log-SNR of `count` + 1 even times from noise to data, (count + 1,)."""
-    return torch.tensor([schedule.log_snr(1.0 - number / count) for number in range(count + 1)], dtype=torch.float32)
-
-
 def draw(
-    latents: Latents, statistics: LatentStatistics, size: int, count: int, drop: float, seed: list[int]
+    latents: Latents, statistics: LatentStatistics, size: int, drop: float, seed: list[int]
 ) -> tuple[Tensor, Tensor, Tensor, Context]:
-    """Draw (x0 (B, d), noise (B, d), grid points (B,), prefixes)."""
+    """Draw (x0 (B, d), noise (B, d), times (B,), prefixes)."""
     rng = np.random.default_rng(seed)
     x, before, known = latents.batch(rng, size)
     kept = known & (rng.random(size) >= drop)
     context = Context(torch.from_numpy(statistics.normalise(before)), torch.from_numpy(kept))
     noise = torch.from_numpy(rng.standard_normal(x.shape, dtype=np.float32))
-    return torch.from_numpy(statistics.normalise(x)), noise, torch.from_numpy(rng.integers(0, count, size)), context
+    times = torch.from_numpy(rng.random(size, dtype=np.float32))
+    return torch.from_numpy(statistics.normalise(x)), noise, 1.0 - times, context
 
 
 def train_student(
@@ -128,15 +129,14 @@ def train_student(
             network.body.leave.bias.zero_()  # type: ignore[union-attr, operator]
     state = new_state(student, settings["optimiser"])
     load_state(state, out, STUDENT_STATE)
-    count = int(settings["grid"])
-    lesson = Distillation(student, target, teacher, time_grid(count, CosineSchedule())).to(placement.device)
+    lesson = Distillation(student, target, teacher, 1.0 / int(settings["grid"])).to(placement.device)
     module = placement.wrap(lesson)
 
     def batches(step: int) -> Iterator[Any]:
         size, drop = int(recipe["micro_batch"]), float(recipe["condition_dropout"])
         for number in range(int(recipe["batch"]) // size):
             seed = [int(recipe["seed"]), 1, step, number, placement.rank]
-            yield [placement.move(part) for part in draw(latents, statistics, size, count, drop, seed)]
+            yield [placement.move(part) for part in draw(latents, statistics, size, drop, seed)]
 
     with (out / "student-log.jsonl").open("a", encoding="utf8") as log:
         while state.step < steps:
