@@ -22,11 +22,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
-    """A policy ready to judge. `models` maps every classifier to the hash of what its scores depend on."""
+    """A policy ready to judge.
+
+    Attributes:
+        models: every classifier to the hash of what its scores depend on.
+        encoder_sha256: of the encoder that its heads need; None without heads.
+        others: classifiers whose scores do not come from a head.
+    """
 
     policy: Policy
     judge: Judge
     models: Mapping[str, str]
+    encoder_sha256: str | None = None
+    others: frozenset[str] = frozenset()
 
 
 def assemble(policy: Policy, settings: Settings) -> Assembly:
@@ -53,8 +61,8 @@ def assemble(policy: Policy, settings: Settings) -> Assembly:
         head = getattr(classifier, "head", None)
         if isinstance(head, LinearHead):
             heads[name] = head
-        else:
-            others[name] = classifier
+        if not isinstance(head, LinearHead) or getattr(classifier, "decides", False):
+            others[name] = classifier  # with a head beside it, that head only steers
     bundle = compile_policy(policy, heads, others)
 
     def encoder() -> Encoder:
@@ -69,7 +77,8 @@ def assemble(policy: Policy, settings: Settings) -> Assembly:
                 )
         return loaded
 
-    return Assembly(policy, Judge(bundle, others, encoder), models)
+    wanted = next((head.encoder_sha256 for head in heads.values()), None)
+    return Assembly(policy, Judge(bundle, others, encoder), models, wanted, frozenset(others))
 
 
 def cache_folder() -> Path:
