@@ -130,6 +130,21 @@ def train_distill(
     _say({"run": str(out), **last}, f"{out}: step {last.get('step')}, loss {last.get('loss')}", as_json)
 
 
+@train_app.command("phrases")
+@handled
+def train_phrases(
+    recipe: RecipeOption = RECIPE,
+    data: DataOption = DATA,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the checkpoint.")] = Path("runs/decoder-mini"),
+    as_json: JsonOption = False,
+) -> None:
+    """Learn from rewrite pairs which words people put for which."""
+    from guardrail.dglm.phrase_training import train_phrases as train
+
+    count = train(recipe, data, out)
+    _say({"checkpoint": str(out), "phrases": count}, f"{out}: {count} phrases", as_json)
+
+
 def _use_threads(threads: int | None) -> None:
     import torch
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from guardrail.dglm import latents
+from guardrail.dglm import latents, phrase_table
 from guardrail.dglm.decoder import Decoder, DecoderConfig
 from guardrail.errors import CheckpointError, did_you_mean
 
@@ -94,10 +94,11 @@ def load(folder: Path, encoder_sha256: str, device: str) -> Checkpoint:
 
 
 def sha256(folder: Path) -> str:
-    """Return the hash over both weight files."""
+    """Return the hash over the weight files, and over the phrase table if it has one."""
     digest = hashlib.sha256()
-    for name in ("decoder.safetensors", "latents.safetensors"):
-        digest.update((folder / name).read_bytes())
+    for name in ("decoder.safetensors", "latents.safetensors", phrase_table.FILE):
+        if (folder / name).is_file():
+            digest.update((folder / name).read_bytes())
     return digest.hexdigest()
 
 

@@ -79,7 +79,7 @@ def load_corpus(recipe: Mapping[str, Any], data: Path, project: Path, seed: int,
         return project / name[2:] if name.startswith("./") else data / name
 
     for pool, spec in recipe["pairs"].items():
-        corpus.pairs[pool] = list(_pairs(locate(spec["file"]), split, float(spec.get("min_overlap", 0.0))))
+        corpus.pairs[pool] = list(read_pairs(locate(spec["file"]), split, float(spec.get("min_overlap", 0.0))))
     words: Counter[str] = Counter()
     for row in _split_rows(locate(recipe["phrases"]["file"]), split):
         for start, end in row.get("spans", []):
@@ -104,7 +104,8 @@ def _split_rows(path: Path, split: str) -> Iterator[dict[str, Any]]:
     return (row for row in read_rows(path) if row.get("split", "train") == split)
 
 
-def _pairs(path: Path, split: str, min_overlap: float) -> Iterator[Pair]:
+def read_pairs(path: Path, split: str, min_overlap: float = 0.0) -> Iterator[Pair]:
+    """Yield the pairs of a split whose target shares at least that part of its words with the source."""
     for row in _split_rows(path, split):
         source = detokenise(row["source"])
         for target in map(detokenise, row.get("targets") or [row["target"]]):
@@ -126,7 +127,7 @@ def _outbursts(path: Path, split: str, heads: list[str]) -> Iterator[str]:
 
 def _clean(rows: Iterable[dict[str, Any]], kind: str, dirty: set[str], seen: set[str]) -> Iterator[tuple[str, str]]:
     for row in rows:
-        for passage in _passages(row, kind):
+        for passage in passages(row, kind):
             before = ""
             for start, end in sentences(passage):
                 sentence = " ".join(passage[start:end].split())
@@ -136,7 +137,8 @@ def _clean(rows: Iterable[dict[str, Any]], kind: str, dirty: set[str], seen: set
                 before = sentence
 
 
-def _passages(row: dict[str, Any], kind: str) -> list[str]:
+def passages(row: dict[str, Any], kind: str) -> list[str]:
+    """Return the running texts of a row of that kind; of labelled rows only what was judged harmless."""
     if kind == "dialogue":
         return [detokenise(turn["text"]) for turn in row["turns"]]
     if kind == "instructions":

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 KINDS = ("dialogue", "instructions", "labelled", "pairs", "plain")
 MIN_WORDS, MAX_WORDS = 2, 40
 
+DEAD = 1e-4
+"""Least standard deviation of a dimension; encoders have dead ones (three of MiniLM's 384 are 0 in half precision)."""
+
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -204,6 +207,7 @@ def moments(latents: Latents, encoder_sha256: str) -> LatentStatistics:
         outer += x.T @ x
     mean = total / count
     covariance = outer / count - np.outer(mean, mean)
-    parts = (mean, np.sqrt(np.diag(covariance)), covariance)
+    std = np.sqrt(np.maximum(np.diag(covariance), DEAD**2))
+    parts = (mean, std, covariance)
     mean32, std32, covariance32 = (part.astype(np.float32) for part in parts)
     return LatentStatistics(mean32, std32, covariance32, count, encoder_sha256)

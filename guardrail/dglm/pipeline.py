@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from guardrail.dglm import checkpoint
+from guardrail.dglm import checkpoint, phrase_table
 from guardrail.dglm.batch import EMPTY, END, START, PrefixTokens, collate_prefix, collate_target, tokenise_prefix
 from guardrail.dglm.batching import within_memory
 from guardrail.dglm.codec import Codec, word_tokenizer
@@ -29,12 +29,14 @@ from guardrail.dglm.generate import Decoding, Written, generate
 from guardrail.dglm.guidance import project
 from guardrail.dglm.latents import Array
 from guardrail.dglm.loss import output_index, token_log_probabilities
+from guardrail.dglm.phrase_table import PhraseTable
 from guardrail.dglm.plans import Plan, Proposed, SpanRequest, plan_candidates, plan_continuations, tidy
 from guardrail.dglm.propose import Diffusion, gaussian_diffusion
 from guardrail.dglm.sampler import Cancelled
 from guardrail.dglm.weighing import bad_clauses, weighty_words
 from guardrail.encoder import load_encoder
 from guardrail.errors import ConfigurationError
+from guardrail.types import Span
 
 if TYPE_CHECKING:
     from guardrail.dglm.decoder import Decoder
@@ -50,6 +52,9 @@ MAX_DRAFT = 96
 
 MAX_CONTINUATION = 40
 """Word pieces of a sentence that is written without a draft."""
+
+SUBSTITUTES = 3
+"""Copies with words replaced that are proposed to the decoder."""
 
 MAX_SCORED = 200
 """Word pieces of a proposal that its fluency looks at."""
@@ -71,15 +76,22 @@ class Pipeline:
     Args:
         encoder: of the checkpoint. loaded: the checkpoint. codec: of the encoder's vocabulary.
         diffusion: the trained network; None: `edit` uses the exact denoiser of Gaussian latents, `continue` is refused.
+        phrases: which words to put for which; None: no drafts with words replaced.
     """
 
     def __init__(
-        self, encoder: Encoder, loaded: checkpoint.Checkpoint, codec: Codec, diffusion: Diffusion | None = None
+        self,
+        encoder: Encoder,
+        loaded: checkpoint.Checkpoint,
+        codec: Codec,
+        diffusion: Diffusion | None = None,
+        phrases: PhraseTable | None = None,
     ) -> None:
         self.encoder, self.statistics, self.decoder = encoder, loaded.statistics, loaded.decoder
         self.sha256, self.codec = loaded.sha256, codec
         self.trained = diffusion is not None
         self.diffusion = diffusion if diffusion is not None else gaussian_diffusion(loaded.statistics)
+        self._phrases = phrases
         self._device = self.decoder.word.weight.device
         self._output_index = output_index(self.decoder)
         self._on_cpu: Decoder | None = None
@@ -161,8 +173,9 @@ class Pipeline:
                 plans = plan_continuations(request)
                 embeddings = self._continued(request)
             else:
+                words = weighty_words(self.encoder, request)
                 plans = plan_candidates(
-                    request, weighty_words(self.encoder, request), bad_clauses(self.encoder, request)
+                    request, words, bad_clauses(self.encoder, request), self._replaced(request, words)
                 )
                 embeddings = self._targets(plans, request)
         except Cancelled:
@@ -236,6 +249,12 @@ class Pipeline:
     def _bigrams(self, draft: str) -> set[tuple[int, int]]:
         return set(pairwise((START, *self.codec.encode(draft).ids, END))) if draft else set()
 
+    def _replaced(self, request: SpanRequest, words: Sequence[Span]) -> list[str]:
+        """Copies of the draft with weighty words replaced as people replace them, best first."""
+        if self._phrases is None:
+            return []
+        return self._phrases.substitutions(request.text, [*words, *request.matches], self.fluency, SUBSTITUTES)
+
     # -- wanted embeddings -------------------------------------------------------------------------------------------
 
     def _targets(self, plans: Sequence[Plan], request: SpanRequest) -> Array:
@@ -283,4 +302,7 @@ def load_pipeline(name: str, encoder: str, device: str) -> Pipeline:
     folder = checkpoint.locate(name)
     loaded = checkpoint.load(folder, loaded_encoder.sha256, loaded_encoder.device)
     diffusion = load_diffusion(folder, loaded_encoder.sha256, loaded_encoder.device) if find_diffusion(folder) else None
-    return Pipeline(loaded_encoder, loaded, Codec(word_tokenizer(loaded_encoder.directory)), diffusion)
+    codec = Codec(word_tokenizer(loaded_encoder.directory))
+    table = folder / phrase_table.FILE
+    phrases = phrase_table.load(table) if table.is_file() else None
+    return Pipeline(loaded_encoder, loaded, codec, diffusion, phrases)

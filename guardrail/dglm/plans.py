@@ -57,13 +57,16 @@ class Plan:
     temperature: float
 
 
-def plan_candidates(request: SpanRequest, words: Sequence[Span], bad: Sequence[Span]) -> list[Plan]:
+def plan_candidates(
+    request: SpanRequest, words: Sequence[Span], bad: Sequence[Span], substitutes: Sequence[str] = ()
+) -> list[Plan]:
     """Lay out the candidates: greedy ones first, over the ways to show the draft and rising margins, then samples.
 
-    The draft is shown whole, with its weighty words hidden, without them, and without its bad clauses.
+    The draft is shown without its bad clauses, with its weighty words replaced, whole, with them hidden, and without them.
 
     Args:
         words: spans of the words that weigh most. bad: spans of the clauses that would not pass by themselves.
+        substitutes: copies of the text in which weighty words are replaced, best first.
     """
     near, middle, far, extreme = (margin * request.strength / 0.5 for margin in MARGINS)
     text, matches = request.text, list(request.matches)
@@ -74,6 +77,7 @@ def plan_candidates(request: SpanRequest, words: Sequence[Span], bad: Sequence[S
     shorter = shorter[:1].upper() + shorter[1:] if text[:1].isupper() else shorter
     order = [
         *([Plan(shorter, shorter, near, 0.0)] if bad else []),
+        *(Plan(copy, copy, near, 0.0) for copy in substitutes),
         Plan(*shown, near, 0.0),
         Plan(*masked, near, 0.0),
         Plan(*masked, far, 0.0),
