@@ -35,6 +35,9 @@ WINDOW_TOKENS = 128
 SCREEN = 0.25
 """A sentence that reaches this share of a rule's lowest threshold is looked at more closely."""
 
+HARMLESS = -3.0
+"""Logit of a head that finds a text harmless, where only patterns are asked (`Judge.forbidden`)."""
+
 _ON_ERROR = {"block": Action.BLOCK, "flag": Action.FLAG, "allow": Action.ALLOW}
 
 
@@ -106,6 +109,28 @@ class Judge:
         embedding_error = self._embed_windows(works, keep_vectors)
         self._ask_again(works)
         return [self._verdict(work, embedding_error) for work in works]
+
+    def forbidden(self, stage: Stage) -> Callable[[str], bool] | None:
+        """Return what tells whether a text holds what the policy's patterns do not let pass at `stage`.
+
+        For a decoder, which asks at every token: only patterns are looked at, and a match counts where it makes a rule
+        redact or worse although the heads find the text harmless. None if no rule of the stage weighs a pattern.
+        """
+        needed = self._needed[stage]
+        patterns = [one for name, one in self._classifiers.items() if name in needed and one.kind == "pattern"]
+        if not patterns:
+            return None
+        silent = {name: np.array([HARMLESS if name in self.bundle.heads else -MAX_LOGIT]) for name in needed}
+
+        def holds(text: str) -> bool:
+            values = {one.name: one.score([Passage(text, stage)])[0].value for one in patterns}
+            if not any(values.values()):
+                return False
+            heard = {name: logit(np.array([value])) for name, value in values.items()}
+            risks = self.bundle.risks({**silent, **heard}, stage)
+            return any(self.bundle.action_for(rule, float(risk[0]))[0] >= Action.REDACT for rule, risk in risks.items())
+
+        return holds
 
     # -- classifiers that are not linear ---------------------------------------------------------------------------
 

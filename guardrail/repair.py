@@ -171,6 +171,7 @@ class Repairer:
             mode=self._document.rewrite.mode,
             seed=seed,
             cancelled=lambda: time.monotonic() > deadline,
+            forbidden=None if redacts else self._judge.forbidden(passage.stage),
         )
 
     def _guides(self, verdict: Verdict, reasons: Sequence[Reason]) -> tuple[Guide, ...]:

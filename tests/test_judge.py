@@ -73,8 +73,8 @@ def head() -> LinearHead:
 
 @pytest.fixture
 def make_judge(tmp_path: Path, head: LinearHead):
-    def make(words: Words | None = None, encoder=load_encoder, extra: str = "") -> Judge:
-        (tmp_path / "test.yaml").write_text(POLICY + extra)
+    def make(words: Words | None = None, encoder=load_encoder, extra: str = "", text: str = POLICY) -> Judge:
+        (tmp_path / "test.yaml").write_text(text + extra)
         policy = load_policy(tmp_path / "test.yaml")
         return Judge(compile_policy(policy, {"rude": head}, {"words"}), {"words": words or Words()}, encoder)
 
@@ -177,3 +177,20 @@ def test_batches_equal_single_calls(make_judge) -> None:
 def test_minimal_spans_and_trimming() -> None:
     assert minimal([(0, 10), (2, 5), (2, 5), (7, 12)]) == [(2, 5), (7, 12)]
     assert trim("  ab  ", (0, 6)) == (2, 4)
+
+
+def test_what_patterns_forbid_is_told_where_a_match_alone_decides(make_judge) -> None:
+    judge = make_judge()
+    forbidden = judge.forbidden(Stage.OUTPUT)
+    assert forbidden("do not frobnicate")
+    assert not forbidden("You are an idiot.")  # that is for the heads to say
+    assert judge.forbidden(Stage.RETRIEVED) is None
+    assert not make_judge(Words(value=0.3)).forbidden(Stage.OUTPUT)("do not frobnicate")  # below the threshold
+
+
+def test_a_pattern_that_heads_can_outvote_is_not_forbidden(make_judge) -> None:
+    pooled = POLICY.replace("weights: {rude: 1.0}", "weights: {rude: 1.0, words: 0.2}").split("  lexicon:")[0]
+    judge = make_judge(Words(value=0.9), text=pooled)
+    assert not judge.forbidden(Stage.OUTPUT)("do not frobnicate")
+    judge = make_judge(Words(value=0.9), text=pooled.replace("words: 0.2", "words: 9.0"))
+    assert judge.forbidden(Stage.OUTPUT)("do not frobnicate")

@@ -25,6 +25,7 @@ class RewriteRequest:
         why: the violated rules in words, for rewriters that are told in words.
         candidates: proposals wanted. strength: in (0, 1], how far the text may move. mode: of the DGLM.
         seed: the same seed gives the same proposals. cancelled: asked between steps; True stops the work.
+        forbidden: tells whether a text, perhaps unfinished, holds what the policy's patterns forbid; None: no pattern.
     """
 
     text: str
@@ -39,6 +40,7 @@ class RewriteRequest:
     mode: str = "project"
     seed: int = 0
     cancelled: Callable[[], bool] = lambda: False
+    forbidden: Callable[[str], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)

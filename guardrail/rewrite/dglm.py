@@ -81,6 +81,7 @@ def _span_request(request: RewriteRequest) -> SpanRequest:
         mode=request.mode,
         seed=request.seed,
         cancelled=request.cancelled,
+        forbidden=request.forbidden,
     )
 
 
