@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from guardrail.cli.app import app
 from guardrail.dglm import diffusion_training, distill
 from guardrail.dglm.diffusion_checkpoint import find_diffusion, load_diffusion, read_diffusion_metadata
-from guardrail.dglm.diffusion_data import Chunk, chunks, embed, load_latents, passages
+from guardrail.dglm.diffusion_data import Chunk, Latents, chunks, embed, load_latents, moments, passages
 from guardrail.dglm.propose import STUDENT
 from guardrail.dglm.time_sampling import AdaptiveTimes, cosine_weight
 from guardrail.errors import CheckpointError, ConfigurationError
@@ -269,3 +269,15 @@ def test_the_commands_train_and_export(recipe: tuple[Path, Path], tmp_path: Path
     result = runner.invoke(app, ["dglm", "export", str(out), str(tmp_path / "checkpoint"), "--json"])
     assert result.exit_code == 0, result.output
     assert find_diffusion(tmp_path / "checkpoint")
+
+
+def test_dead_dimensions_of_an_encoder_do_no_harm() -> None:
+    x = np.random.default_rng(0).standard_normal((200, 4)).astype(np.float16)
+    x[:, 2] = 0.0
+    statistics = moments(Latents(x, np.full(200, -1)), SHA)
+    latent = statistics.normalise(x.astype(np.float32))
+    assert np.isfinite(latent).all()
+    assert not latent[:, 2].any()
+    assert np.isfinite(statistics.spectrum()[0]).all()
+    with pytest.raises(CheckpointError, match="at least 8 sentences"):
+        moments(Latents(x[:7], np.full(7, -1)), SHA)
