@@ -229,6 +229,7 @@ def ensure(connection: Connection, policies: Policies, decision_id: str, why: st
     mine = table.c.decision_id == row["id"]
     if why == "appeal":
         opened = {"status": "open", "why": why, "priority": 1 + found.priority, "version": table.c.version + 1}
+        opened |= {"outcome": None, "done_at": None}
         connection.execute(update(table).where(mine, table.c.why != "held").values(**opened, assigned_to=None))
     item = item_of(connection, decision_id)
     if item is None:

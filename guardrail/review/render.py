@@ -67,7 +67,7 @@ OUTCOMES = {
     "overturn": "overturned",
     "edit": "edited",
     "escalate": "passed to a lead",
-    "comment": "comment",
+    "comment": "commented",
     "prefer": "preferred a rewrite",
 }
 
@@ -156,6 +156,9 @@ def document(value: Any, status: int = 200) -> Response:
     return Response(json.dumps(value, allow_nan=False), status, media_type="application/json")
 
 
+_OURS = re.compile(r"/(?!/)[^\\\x00-\x20]*")  # browsers read a backslash as a slash, and //host as another host
+
+
 def redirect(path: str) -> Response:
     """Go on to a path of ours, with GET."""
-    return RedirectResponse(path if path.startswith("/") and not path.startswith("//") else "/", 303)
+    return RedirectResponse(path if _OURS.fullmatch(path) else "/", 303)

@@ -152,9 +152,18 @@ def _rules(decision: StoredDecision, document: Mapping[str, Any]) -> list[RuleTe
 
 def _bars(decision: StoredDecision) -> list[Bar]:
     """Rules first, then classifiers, those that changed or matter most on top."""
-    after = decision.rewrite.scores_after if decision.rewrite else {}
+    after = _scores_after(decision)
     scores = [Bar(name, value, after.get(name)) for name, value in decision.scores.items()]
     return sorted(scores, key=lambda bar: -max(bar.before or 0.0, bar.after or 0.0))
+
+
+def _scores_after(decision: StoredDecision) -> Mapping[str, float | None]:
+    """Those of the rewrite as a whole; where only its parts were scored, the highest of the parts."""
+    if decision.rewrite is None or decision.rewrite.scores_after:
+        return decision.rewrite.scores_after if decision.rewrite else {}
+    parts = [one.scores_after for one in decision.candidates if one.chosen]
+    names = {name for part in parts for name in part}
+    return {name: max((part.get(name) or 0.0) for part in parts) for name in names}
 
 
 def _turns(connection: Connection, decision: StoredDecision) -> list[Turn]:

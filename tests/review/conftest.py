@@ -197,3 +197,9 @@ def fresh(tmp_path: Path, passwords: Passwords, policy: Policy) -> Iterator[Call
     """Makes an office of its own for a test."""
     with open_store(f"sqlite:///{tmp_path / 'audit.sqlite'}", timeout=30) as store:
         yield lambda **parts: open_office(store, passwords, policy, **parts)
+
+
+@pytest.fixture(scope="session")
+def new_office() -> Callable[..., Office]:
+    """Opens an office on a store."""
+    return open_office

@@ -13,13 +13,14 @@ from guardrail.review import queue, verdicts, wellbeing
 from guardrail.review.access import Denied, Visit
 from guardrail.review.accounts import find_user
 from guardrail.review.database import reading, writing
-from guardrail.review.priority import severe
+from guardrail.review.priority import SEVERE_RISK
 from guardrail.review.render import communities_of, page, redirect
 from guardrail.review.roles import Role, role_in
 from guardrail.review.similar import Neighbours
 from guardrail.review.statement import statement
 from guardrail.review.verdicts import Conflict, Given
 from guardrail.review.view import gather, pieces_of
+from guardrail.types import State
 
 __all__ = ["assign", "comment", "decision", "home", "label", "prefer", "reopen", "similar", "statement_of", "take_next",
            "text", "verdict", "waiting"]  # fmt: skip
@@ -57,8 +58,13 @@ def waiting(visit: Visit) -> Response:
         counts = queue.counts(connection, community)
     return page(
         visit, "queue.html", items=items, following=following, counts=counts, view=view, rule=rule, behind=behind,
-        excerpts=excerpts, severe=severe,
+        excerpts=excerpts, severe=grave,
     )  # fmt: skip
+
+
+def grave(item: queue.Item) -> bool:
+    """Whether an excerpt in the list is blurred."""
+    return item.state in {State.ESCALATED, State.BLOCKED} or item.risk >= SEVERE_RISK
 
 
 def take_next(visit: Visit) -> Response:
