@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from guardrail.cli import audit_keep, audit_out
+from guardrail.cli import audit_keep, audit_out, audit_replay
 from guardrail.cli.audit_common import UrlOption, moment, opened
 from guardrail.cli.common import (
     ConfigOption,
@@ -27,6 +27,7 @@ __all__ = ["UrlOption", "app", "decisions_table", "moment"]
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 audit_out.register(app)
 audit_keep.register(app)
+audit_replay.register(app)
 
 
 @app.command("list")
