@@ -28,6 +28,7 @@ from guardrail.types import Action, Decision, Outcome, Passage, Stage, State
 if TYPE_CHECKING:
     from guardrail.assembly import Assembly
     from guardrail.audit.store import AuditStore
+    from guardrail.explain.explanation import Explanation
     from guardrail.judge import Verdict
     from guardrail.repair import Repair
     from guardrail.rewrite.base import Rewriter
@@ -127,6 +128,14 @@ class Guardrail:
     def check(self, text: str, *, stage: Stage = Stage.OUTPUT, context: Sequence[str] = ()) -> Decision:
         """Judge one text: nothing is repaired, nothing is recorded. `action` says what `moderate` would do."""
         return self.check_many([Passage(text, Stage(stage), tuple(context))])[0]
+
+    def explain(self, passage: Passage) -> Explanation:
+        """Judge one text and say why: contributions, words, and without which it would pass; see `guardrail.explain`."""
+        from guardrail.encoder import load_encoder
+        from guardrail.explain.explanation import explain
+
+        settings = self.settings
+        return explain(self.assembly().judge, lambda: load_encoder(settings.encoder, settings.device), passage)
 
     def check_many(self, passages: Sequence[Passage]) -> list[Decision]:
         """Judge many texts in one batch; see `check`."""

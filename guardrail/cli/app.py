@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "demo": ("guardrail.cli.demo:command", "The main job on real text, offline: check, rewrite, stream, audit."),
         "check": ("guardrail.cli.check:command", "Judge a text under a policy and say why. Exit 1: a violation."),
+        "explain": ("guardrail.cli.explain:command", "Say which words and classifiers make a text flagged."),
         "rewrite": ("guardrail.cli.rewrite:command", "Repair a text until the policy passes it. Exit 1: it cannot."),
         "chat": ("guardrail.cli.chat:command", "Talk to a model through guardrail, in the terminal."),
         "policy": ("guardrail.cli.policy:app", "Validate, show and test policies; print their JSON Schema."),
