@@ -55,6 +55,9 @@ ENVIRONMENTS = {
     "anthropic-1": Environment("anthropic", ("anthropic>=1,<2",), ANTHROPIC),
     "anthropic-2": Environment("anthropic", ("anthropic>=2,<3",), ANTHROPIC),
     "litellm": Environment("litellm", ("litellm",), ("test_litellm.py",)),
+    "pydantic-ai": Environment("pydantic-ai-slim", ("pydantic-ai-slim[openai]",), ("test_pydantic_ai.py",)),
+    "openai-agents": Environment("openai-agents", ("openai-agents",), ("test_openai_agents.py",)),
+    "gradio": Environment("gradio", ("gradio",), ("test_gradio.py",)),
 }
 
 

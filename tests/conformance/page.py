@@ -24,12 +24,17 @@ here is written by hand. A cell says how many tests of the row passed, of how ma
 client has no such call. Sync and async clients are tested alike.
 
 `make test` runs the same suite on the versions of the main environment. litellm holds openai below 3 there, so openai 3
-runs here only.
+runs here only; so do the examples for frameworks, which would triple the size of the main environment.
 """
 PEERS = {
     "openai": "openai-guardrails 0.3, on openai 3",
     "anthropic": "",
     "litellm": "litellm's own guardrail hooks",
+}
+EXAMPLES = {
+    "pydantic-ai": "pydantic_ai_agent.py",
+    "openai-agents": "openai_agents_sdk.py",
+    "gradio": "gradio_chat.py",
 }
 
 
@@ -37,9 +42,16 @@ def render(results: Mapping[str, Any]) -> str:
     """The page. `results`: environment to `version`, `tests`, `failed` and `rows`."""
     parts = [HEAD]
     for client in ("openai", "anthropic", "litellm"):
-        names = [name for name in results if name.partition("-")[0] == client]
+        names = [name for name in results if name.partition("-")[0] == client and name not in EXAMPLES]
         if names:
             parts.append("\n".join([f"\n## {client}\n", *_table(client, [results[name] for name in names])]))
+    frameworks = {name: results[name] for name in EXAMPLES if name in results}
+    if frameworks:
+        lines = ["\n## Frameworks\n", "| framework | example | tests |", "|---|---|---|"]
+        for name, result in frameworks.items():
+            passed = f"{result['tests'] - len(result['failed'])}/{result['tests']}"
+            lines.append(f"| {name} {result['version']} | `examples/{EXAMPLES[name]}` | {_cell(passed)} |")
+        parts.append("\n".join(lines))
     total = sum(result["tests"] for result in results.values())
     failed = sum(len(result["failed"]) for result in results.values())
     parts.append(f"\n{total} tests in {len(results)} environments, {failed} failed.\n")

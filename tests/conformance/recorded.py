@@ -17,6 +17,7 @@ class Reply:
 
     texts: tuple[str, ...] = ("Hello there. All is well.",)  # one for each choice
     arguments: str | None = None  # of a tool call, instead of a text
+    tool: str = "send"  # its name
     reasoning: str | None = None
     refusal: str | None = None
     chunk: int = 4  # characters per streamed event
@@ -51,8 +52,8 @@ def spelt(text: str) -> dict[str, Any]:
 # -- chat completions ------------------------------------------------------------------------------------------------
 
 
-def tool_call(arguments: str) -> dict[str, Any]:
-    return {"id": "call_1", "type": "function", "function": {"name": "send", "arguments": arguments}}
+def tool_call(reply: Reply, arguments: str) -> dict[str, Any]:
+    return {"id": "call_1", "type": "function", "function": {"name": reply.tool, "arguments": arguments}}
 
 
 def chat(reply: Reply, body: dict[str, Any]) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def chat(reply: Reply, body: dict[str, Any]) -> dict[str, Any]:
         if reply.reasoning is not None:
             message["reasoning_content"] = reply.reasoning
         if reply.arguments is not None:
-            message.update(content=None, tool_calls=[tool_call(reply.arguments)])
+            message.update(content=None, tool_calls=[tool_call(reply, reply.arguments)])
             finish = "tool_calls"
         if reply.refusal is not None:
             message["content"] = None
@@ -102,7 +103,7 @@ def chat_events(reply: Reply, body: dict[str, Any]) -> Iterator[Any]:
             yield event(0, {"reasoning_content": piece})
     if reply.arguments is not None:
         finish = "tool_calls"
-        yield event(0, {"tool_calls": [{"index": 0, **tool_call("")}]})
+        yield event(0, {"tool_calls": [{"index": 0, **tool_call(reply, "")}]})
         for piece in pieces(reply.arguments, reply.chunk):
             yield event(0, {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]})
     elif reply.refusal is not None:
@@ -168,7 +169,7 @@ def output_items(reply: Reply) -> list[dict[str, Any]]:
                 "id": "fc_1",
                 "type": "function_call",
                 "call_id": "call_1",
-                "name": "send",
+                "name": reply.tool,
                 "arguments": reply.arguments,
                 "status": "completed",
             }
@@ -223,7 +224,7 @@ def response_events(reply: Reply, body: dict[str, Any]) -> Iterator[Any]:
             where = {"item_id": item["id"], "output_index": index}
             for piece in pieces(item["arguments"], reply.chunk):
                 yield event("response.function_call_arguments.delta", **where, delta=piece)
-            yield event("response.function_call_arguments.done", **where, arguments=item["arguments"], name="send")
+            yield event("response.function_call_arguments.done", **where, arguments=item["arguments"], name=reply.tool)
             yield event("response.output_item.done", output_index=index, item=item)
         else:
             yield event("response.output_item.added", output_index=index, item={**item, "summary": []})
@@ -258,7 +259,7 @@ def blocks(reply: Reply) -> list[dict[str, Any]]:
     if reply.reasoning is not None:
         found.append({"type": "thinking", "thinking": reply.reasoning, "signature": "c2ln"})
     if reply.arguments is not None:
-        found.append({"type": "tool_use", "id": "toolu_1", "name": "send", "input": json.loads(reply.arguments)})
+        found.append({"type": "tool_use", "id": "toolu_1", "name": reply.tool, "input": json.loads(reply.arguments)})
     else:
         found.append({"type": "text", "text": reply.texts[0], "citations": None})
     return found
