@@ -189,12 +189,17 @@ def _rule(
 def _words(
     bundle: Bundle, encoder: Callable[[], Encoder], passage: Passage, unit: _Unit, reason: Reason
 ) -> tuple[Word, ...]:
-    """The words of a unit with their relevance, on the reading (as it stands, or with disguises undone) that is worse."""
+    """The words of a unit with their relevance.
+
+    Of a disguised text it is the undisguised reading, whose words are those that a reader sees, if that breaks the rule
+    too; otherwise the text as it stands.
+    """
     start, end = unit.span
     raw = passage.text[start:end]
     normal = normalise(raw)
     weighed = bundle.policy.document.rules[reason.rule].weights
     linear = any(name in bundle.heads for name in weighed)
+    enough = float(logit(reason.threshold))
     best: tuple[float, tuple[Word, ...]] | None = None
     for text, offsets in [(raw, None)] + ([(normal.text, normal)] if normal.changed else []):
         spans = words(text)
@@ -207,7 +212,7 @@ def _words(
             Word(place, passage.text[slice(*place)], float(value))
             for place, value in zip(places, relevance(odds), strict=True)
         )
-        if best is None or odds[0] > best[0]:
+        if best is None or odds[0] >= min(best[0], enough):
             best = (float(odds[0]), found)
     return best[1] if best else ()
 
