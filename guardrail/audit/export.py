@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from guardrail.audit.query import MAX_PAGE, Filters, StoredDecision, find, read_many
 from guardrail.errors import MissingDependencyError
 
-__all__ = ["decisions_of", "write_parquet"]
+__all__ = ["decisions_of", "whole", "write_parquet"]
 
 Advance = Callable[[int], object]
 
@@ -26,6 +26,12 @@ def decisions_of(connection: Connection, filters: Filters) -> Iterator[StoredDec
         after = page.next
         if after is None:
             return
+
+
+def whole(connection: Connection, ids: Sequence[str]) -> Iterator[StoredDecision]:
+    """Yield decisions by their ids, whole, a page at a time; those that do not exist are left out."""
+    for start in range(0, len(ids), MAX_PAGE):
+        yield from read_many(connection, ids[start : start + MAX_PAGE])
 
 
 def write_parquet(found: Iterator[StoredDecision], path: Path, advance: Advance = lambda _count: None) -> int:

@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "eval": ("guardrail.cli.eval:app", "Measure a policy on labelled texts."),
         "audit": ("guardrail.cli.audit:app", "Read and verify the record of decisions."),
         "review": ("guardrail.cli.review:app", "Serve the pages on which moderators work; make the first admin."),
+        "learn": ("guardrail.cli.learn:command", "Learn from reviews: move heads, prove it, write a draft policy."),
         "db": ("guardrail.cli.db:app", "Create, upgrade and check the audit database."),
         "doctor": ("guardrail.cli.doctor:command", "What is installed, what loads, and what is broken."),
     }

@@ -181,8 +181,9 @@ def _chunks(connection: Connection, filters: Filters, limit: int | None) -> Iter
         return (type_coerce if connection.dialect.name == "sqlite" else cast)(column, Text).label(column.name)
 
     table, vectors = decisions.c, embeddings.c
-    columns = (table.id, table.stage, table.action, table.state, table.risk, table.source_text,
-               raw(table.models), raw(table.failures), vectors.encoder, vectors.vectors, vectors.layout, raw(vectors.others))  # fmt: skip
+    mine = (table.id, table.stage, table.action, table.state, table.risk, table.source_text)
+    judged = (vectors.encoder, vectors.vectors, vectors.layout)
+    columns = (*mine, raw(table.models), raw(table.failures), *judged, raw(vectors.others))
     query = select(*columns).select_from(decisions.outerjoin(embeddings, embeddings.c.decision_id == decisions.c.id))
     query = query.where(*filters.conditions(connection)).order_by(table.created_at.desc(), table.id.desc())
     if limit is not None:

@@ -1,0 +1,92 @@
+"""`guardrail learn`: from reviews to better heads, or a refusal that says why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from guardrail.cli.audit_common import UrlOption, opened
+from guardrail.cli.common import (
+    ConfigOption,
+    ExitCode,
+    InputError,
+    JsonOption,
+    console,
+    emit_json,
+    error_console,
+    handled,
+    note,
+    open_settings,
+)
+
+if TYPE_CHECKING:
+    from guardrail.learn.loop import Learned
+
+__all__ = ["command"]
+
+
+@handled
+def command(
+    policy: Annotated[str, typer.Option("--policy", help="Whose heads learn: a policy's name or file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the new heads and the draft policy.")],
+    community: Annotated[str | None, typer.Option("--community", help="Only reviews of this community.")] = None,
+    cases: Annotated[
+        Path | None, typer.Option("--cases", help="The safety set; default: the policy's examples, tests/NAME.yaml.")
+    ] = None,
+    bound: Annotated[
+        float, typer.Option("--bound", min=0.01, max=10.0, help="Logits that one reviewer can move any score by.")
+    ] = 0.5,
+    cap: Annotated[float, typer.Option("--cap", min=1.0, help="Votes that one reviewer counts for at most.")] = 10.0,
+    url: UrlOption = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Turn reviews into labelled examples and move the policy's linear heads by them.
+
+    A head is changed only if it is better on reviews that were kept aside; all of it is refused if one example of the
+    policy passed before and fails now. Exit 1: refused. Try the draft on the record with `guardrail audit replay`.
+    """
+    from guardrail.learn.loop import learn
+    from guardrail.learn.update import Limits
+    from guardrail.policy import load_policy
+    from guardrail.policy.corpus import find_corpus, load_corpus
+
+    settings = open_settings(config)
+    loaded = load_policy(policy, settings.policies)
+    path = cases or find_corpus(loaded.name, settings.policies)
+    if path is None:
+        raise InputError(
+            f"the policy {loaded.name!r} has no examples; write tests/{loaded.name}.yaml or pass --cases FILE"
+        )
+    safety = load_corpus(path).cases
+    with opened(url, config) as store, error_console.status("learning from reviews"):
+        found = learn(store, loaded, settings, out, safety, community=community, limits=Limits(bound, cap))
+    if json:
+        emit_json(found)
+    else:
+        _show(found)
+    if found.refused:
+        raise typer.Exit(ExitCode.VIOLATION)
+
+
+def _show(found: Learned) -> None:
+    table = Table("head", "votes", "aside", "reviewers", "agreement", "loss before", "after", "moved", "")
+    for one in found.heads:
+        losses = [f"{value:.3f}" if value is not None else "-" for value in (one.before, one.after)]
+        outcome = "new version" if one.kept else f"unchanged: {one.why}"
+        counts = (str(one.votes), str(one.aside), str(one.reviewers))
+        table.add_row(one.head, *counts, f"{one.agreement:.0%}", *losses, f"{one.change:.2f}", outcome)
+    console.print(table)
+    console.print(
+        f"safety set: {found.passed[0]} of {found.cases} passed before, {found.passed[1]} after; "
+        f"one reviewer can have moved any score by {found.bound:g} logits at most"
+    )
+    for text in found.broken:
+        note(f"passed before, fails now: {text}")
+    if found.refused:
+        console.print(f"refused: {found.refused}", style="red", markup=False)
+    else:
+        console.print(f"written: {found.policy}", markup=False, soft_wrap=True)
