@@ -20,7 +20,7 @@ from sqlalchemy import Connection, insert, select
 
 from guardrail.audit.escaping import identifier, unescape
 from guardrail.audit.tables import appeals, decisions
-from guardrail.review import accounts, limits, tables
+from guardrail.review import accounts, limits, tables, wellbeing
 from guardrail.review.accounts import Token, User
 from guardrail.review.database import reading, writing
 from guardrail.review.desk import Desk
@@ -92,6 +92,7 @@ class Visit:
     ticket: str = ""
     typed: Mapping[str, str] = field(default_factory=dict)
     notice: str = ""
+    exposed: bool | None = None  # a text was opened: whether it was a severe one
 
     def given(self, name: str, default: str = "") -> str:
         """A value of the form, else of the query."""
@@ -286,6 +287,8 @@ def _log(visit: Visit, status: int) -> None:
     }
     with writing(visit.desk.store) as connection:
         connection.execute(insert(tables.access_log).values(**row))
+        if visit.exposed is not None and visit.user is not None and status == 200:
+            wellbeing.expose(connection, visit.user, visit.exposed)
 
 
 def login_path(request: Request) -> str:

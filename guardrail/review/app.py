@@ -168,7 +168,7 @@ def _to_login(visit: Visit, denied: Denied) -> Response:
     held = {name: value for name, value in visit.fields.items() if name in HELD and value}
     if not same_origin(visit.request):
         held = {}
-    back = visit.fields.get("back", "/queue")
+    back = visit.fields.get("back", "/")
     return login_form(visit, status=401, message=denied.message, held={**held, "next": back} if held else None)
 
 

@@ -32,7 +32,7 @@ __all__ = [
 HELD = ("comment", "edited_text", "answer", "verdict", "name")
 """Fields whose typed text survives a session that ended meanwhile."""
 
-_HOME = "/queue"
+_HOME = "/"
 
 
 def healthy(visit: Visit) -> Response:

@@ -9,7 +9,7 @@ from fastapi import Response
 from guardrail.audit.people import Change, People
 from guardrail.audit.query import StoredDecision
 from guardrail.errors import ConfigurationError
-from guardrail.review import queue, verdicts, wellbeing
+from guardrail.review import queue, verdicts
 from guardrail.review.access import Denied, Visit
 from guardrail.review.accounts import find_user
 from guardrail.review.database import reading, writing
@@ -91,8 +91,7 @@ def decision(visit: Visit, *, status: int = 200, error: str = "") -> Response:
     with reading(visit.desk.store) as connection:
         view = gather(connection, visit.desk, found, visit.me.name)
     if visit.request.method == "GET" and not visit.typed:
-        with writing(visit.desk.store) as connection:
-            wellbeing.expose(connection, visit.me, view.severe)
+        visit.exposed = view.severe
     return page(visit, "decision.html", status, view=view, decision=found, error=error, path=decision_path(found.id))
 
 
