@@ -6,6 +6,7 @@ latents), guidance around it, a sampler over it, particles beside it.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from guardrail.dglm.guidance import Guide, Heads, LinearGuidance
 from guardrail.dglm.latents import Array, LatentStatistics
 from guardrail.dglm.reference import BackwardGuidance
 from guardrail.dglm.safe_latent import PRESETS, SafeLatentGuidance
-from guardrail.dglm.sampler import sampler
+from guardrail.dglm.sampler import invert, sampler
 from guardrail.dglm.schedule import CosineSchedule, Schedule
 from guardrail.dglm.steering import Particles, Potential, Scorer
 from guardrail.errors import ConfigurationError, did_you_mean
@@ -43,6 +44,8 @@ class ProposalSettings:
         scale: strength s; 0 is unguided. cfg: weight of the prefix, 1 is the conditional network alone.
         renoise: "guided", or "unguided" (CFG++). stop_at: no guidance for what passes with this P(allowed); None for ever.
         safe_latent: a preset of `guardrail.dglm.safe_latent`, in the place of `guide` and `scale`.
+        fresh: share in [0, 1] of the noise of an edit that is drawn anew; the rest is the draft's own, found by DDIM
+            inversion with the plain denoiser (Song et al. 2021, section 4.3), which keeps what the guides do not change.
         particles: per proposal; more than 1 needs a scorer. potential, reward_scale, resample_every: see `Particles`.
         student: sample with the distilled network.
     """
@@ -55,6 +58,7 @@ class ProposalSettings:
     renoise: Literal["guided", "unguided"] = "guided"
     stop_at: float | None = None
     safe_latent: str | None = None
+    fresh: float = 1.0
     particles: int = 1
     potential: Potential = "difference"
     reward_scale: float = 4.0
@@ -127,18 +131,24 @@ class Diffusion:
         Raises:
             ConfigurationError: settings that contradict each other, or a student that is not there.
             Cancelled: `cancelled` said so.
-            ValueError: a count, strength or shape out of range.
+            ValueError: a count, strength, share of noise or shape out of range.
         """
         settings = ProposalSettings() if settings is None else settings
-        if count < 1 or not 0.0 < strength <= 1.0:
-            raise ValueError(f"proposals need count >= 1 and 0 < strength <= 1, got {count} and {strength}")
+        if count < 1 or not 0.0 < strength <= 1.0 or not 0.0 <= settings.fresh <= 1.0:
+            raise ValueError(
+                "proposals need count >= 1, 0 < strength <= 1 and 0 <= fresh <= 1, "
+                f"got {count}, {strength} and {settings.fresh}"
+            )
         sample = sampler(settings.sampler)
         began, rng = time.perf_counter(), np.random.default_rng(seed)
         particles = self._particles(settings, scorer, rng)
         rows = count * (1 if particles is None else particles.group)
         first = strength if start is not None else 1.0
-        z = self._start(self._rows(start, count, rows), rows, first, rng)
-        denoiser, counters = self._denoiser(self._rows(before, count, rows), settings, rows)
+        prefix = None if before is None else self._rows(before, count, rows)
+        denoiser, counters = self._denoiser(prefix, settings, rows)
+        z = rng.standard_normal((rows, self.statistics.dim), dtype=np.float32)
+        if start is not None:
+            z = self._noised(self._rows(start, count, rows), z, first, denoiser, settings)
         x0 = sample(
             z,
             self._guided(denoiser, guides, settings, rng),
@@ -157,21 +167,24 @@ class Diffusion:
         evaluations = sum(counter.rows for counter in counters) / count
         return Proposals(embeddings, allowed, evaluations, time.perf_counter() - began)
 
-    def _rows(self, x: Array | None, count: int, rows: int) -> Array | None:
+    def _rows(self, x: Array, count: int, rows: int) -> Array:
         """Normalised latents (rows, d) of unit embeddings (d,) or (count, d), each repeated for its particles."""
-        if x is None:
-            return None
         if x.shape not in ((self.statistics.dim,), (count, self.statistics.dim)):
             raise ValueError(f"embeddings should be ({self.statistics.dim},) or ({count}, ...), got {x.shape}")
         latent = self.statistics.normalise(np.broadcast_to(x, (count, self.statistics.dim)))
         return np.repeat(latent, rows // count, axis=0).astype(np.float32)
 
-    def _start(self, latent: Array | None, rows: int, time: float, rng: np.random.Generator) -> Array:
-        noise = rng.standard_normal((rows, self.statistics.dim), dtype=np.float32)
-        if latent is None:
-            return noise
+    def _noised(
+        self, latent: Array, noise: Array, time: float, denoiser: Denoiser, settings: ProposalSettings
+    ) -> Array:
+        """Latents at `time`: with fresh noise, with their own, or with a mixture of the same variance."""
         alpha, sigma = self.schedule.levels(time)
-        return (alpha * latent + sigma * noise).astype(np.float32)
+        if settings.fresh < 1.0:
+            there = invert(latent, denoiser, self.schedule, settings.steps, time)
+            own = (there - alpha * latent) / sigma
+            noise = settings.fresh * noise + math.sqrt(1.0 - settings.fresh**2) * own
+        noised: Array = (alpha * latent + sigma * noise).astype(np.float32)
+        return noised
 
     def _denoiser(
         self, before: Array | None, settings: ProposalSettings, rows: int

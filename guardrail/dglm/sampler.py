@@ -262,6 +262,18 @@ def walk(
     return z
 
 
+def invert(z: Array, denoiser: Denoiser, schedule: Schedule, steps: int, end: float) -> Array:
+    """Return the noised latent at time `end` that deterministic sampling leads back from to clean z (N, d).
+
+    DDIM run backwards (Song et al. 2021, section 4.3), in `steps` evaluations.
+    """
+    for now, following in pairwise(map(float, timesteps(steps, end)[::-1])):
+        here, (alpha, sigma) = schedule.levels(now), schedule.levels(following)
+        x0 = denoiser(z, *here)
+        z = (alpha * x0 + sigma * noise_in(z, x0, here)).astype(np.float32)
+    return z
+
+
 def _sampler(make: Callable[[np.random.Generator], Solver]) -> Sampler:
     def sample(
         z: Array,

@@ -162,6 +162,19 @@ def test_small_strength_stays_near_the_draft(diffusion: Diffusion) -> None:
     assert near > far
 
 
+def test_an_edit_with_the_drafts_own_noise_keeps_it(diffusion: Diffusion) -> None:
+    """Without guides inversion leads back to the draft; half fresh noise lies between; it costs as many steps again."""
+    draft = np.full(DIM, DIM**-0.5, dtype=np.float32)
+    own, half, all_fresh = (
+        diffusion.propose(16, start=draft, strength=0.4, settings=ProposalSettings(fresh=fresh, steps=60))
+        for fresh in (0.0, 0.5, 1.0)
+    )
+    near = [(found.embeddings @ draft).mean() for found in (own, half, all_fresh)]
+    assert near[0] > 0.99
+    assert near == sorted(near, reverse=True)
+    assert (own.evaluations, all_fresh.evaluations) == (120, 60)
+
+
 def test_the_prefix_and_its_weight_change_proposals(diffusion: Diffusion) -> None:
     prefix = np.eye(DIM, dtype=np.float32)[0]
     free = diffusion.propose(2, seed=1)
@@ -219,6 +232,8 @@ def test_bad_requests_are_refused(diffusion: Diffusion, statistics) -> None:
         diffusion.propose(0)
     with pytest.raises(ValueError, match="strength"):
         diffusion.propose(1, strength=0.0)
+    with pytest.raises(ValueError, match="fresh"):
+        diffusion.propose(1, settings=ProposalSettings(fresh=1.5))
     with pytest.raises(ValueError, match="embeddings should be"):
         diffusion.propose(2, before=np.zeros((3, DIM), dtype=np.float32))
     with pytest.raises(Cancelled):
