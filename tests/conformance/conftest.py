@@ -141,6 +141,9 @@ class Handler(BaseHTTPRequestHandler):
         if reply.status != 200:
             self.send_json({"error": {"message": "no", "type": "server_error"}}, reply.status, reply.headers)
             return
+        if reply.raw is not None and reply.fault == "chunked":
+            self.send_chunked(reply.raw, reply.content_type or "application/json")
+            return
         if reply.raw is not None:
             self.send_body(reply.raw, reply.content_type or "application/json", 200, reply.headers)
             return
@@ -169,6 +172,16 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
+
+    def send_chunked(self, data: bytes, content_type: str) -> None:
+        self.send_response(200)
+        self.send_header("content-type", content_type)
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        for at in range(0, len(data), 60_000):
+            part = data[at : at + 60_000]
+            self.wfile.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
+        self.wfile.write(b"0\r\n\r\n")
 
     def stream(self, reply: Reply, events: Iterator[Any], *, named: bool) -> None:
         upstream: Upstream = self.server.upstream

@@ -139,13 +139,14 @@ def main() -> int:
     unknown = sorted(set(options.names) - set(ENVIRONMENTS))
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(ENVIRONMENTS)}")
-    results = json.loads(RESULTS.read_text(encoding="utf8")) if RESULTS.exists() else {}
     failed: list[str] = []
     for name in options.names or ENVIRONMENTS:
         sys.stderr.write(f"{name}\n")
-        results[name] = run(name, make(name), ["-k", options.k] if options.k else [])
-        failed += [f"{name}: {test}" for test in results[name]["failed"]]
+        result = run(name, make(name), ["-k", options.k] if options.k else [])
+        failed += [f"{name}: {test}" for test in result["failed"]]
         if not options.k:
+            results = json.loads(RESULTS.read_text(encoding="utf8")) if RESULTS.exists() else {}
+            results[name] = result
             kept = {name: results[name] for name in ENVIRONMENTS if name in results}
             RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf8")
             PAGE.write_text(render(kept), encoding="utf8")

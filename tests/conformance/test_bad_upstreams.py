@@ -179,6 +179,45 @@ def test_duplicate_ids(client: OpenAI, upstream: Any, reply: Any) -> None:
     assert [outcome.request_id for outcome in outcomes if outcome] == [answer._request_id for answer in answers]
 
 
+@pytest.mark.parametrize("bad", [False, True])
+def test_twenty_megabytes_in_chunks(client: OpenAI, upstream: Any, reply: Any, bad: bool) -> None:
+    picture = {"id": "ig_1", "type": "image_generation_call", "status": "completed", "result": "QUJD" * 5_000_000}
+    said = {"type": "output_text", "text": BAD if bad else "Here it is.", "annotations": [], "logprobs": []}
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [said]}
+    body = {
+        "id": "resp_1",
+        "object": "response",
+        "created_at": 1,
+        "status": "completed",
+        "model": "m",
+        "output": [picture, message],
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+    }
+    upstream.reply = reply(raw=json.dumps(body).encode(), fault="chunked")
+    answer = client.responses.create(model="m", input="Draw a house.")
+    assert answer.output_text == (REFUSAL if bad else "Here it is.")
+    assert len(answer.output) == (1 if bad else 2)
+
+
+def test_a_client_that_is_closed_while_it_streams(upstream: Any, guard: Any, reply: Any) -> None:
+    upstream.reply = reply(texts=(f"First is fine. {'More of it. ' * 300} {BAD}",), delay=0.005)
+    client = guardrail.wrap(OpenAI(api_key="k", base_url=upstream.url, max_retries=0), guard=guard)
+    chunks, delivered = stream(client), ""
+    for chunk in chunks:
+        delivered += text_of([chunk])
+        if len(delivered) > 20:
+            client.close()
+            chunks.close()
+            break
+    assert delivered.startswith("First is fine.")
+    assert client.is_closed()
+    assert upstream.hung_up.wait(5)
+    with pytest.raises((RuntimeError, openai.APIConnectionError)):
+        stream(client)
+
+
 def test_a_long_answer(client: OpenAI, upstream: Any, reply: Any) -> None:
     text = "All is well here. " * 2_000 + BAD
     upstream.reply = reply(texts=(text,))
