@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import update
 from typer.testing import CliRunner, Result
 
+from guardrail.audit import migrate
 from guardrail.audit.store import open_store
 from guardrail.audit.tables import decisions
 from guardrail.cli.app import app
@@ -239,7 +240,7 @@ def test_db_upgrade_and_check(blank_url: str) -> None:
     assert done.exit_code == 2
     assert "guardrail db upgrade" in " ".join(done.stdout.split())
     upgraded = json.loads(run("db", "upgrade", "--url", blank_url, "--json").stdout)
-    assert (upgraded["before"], upgraded["after"]) == (None, "0002")
+    assert (upgraded["before"], upgraded["after"]) == (None, migrate.head())
     assert "already" in run("db", "upgrade", "--url", blank_url).stdout
     done = run("db", "check", "--url", blank_url)
     assert done.exit_code == 0
