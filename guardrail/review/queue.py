@@ -313,7 +313,8 @@ def counts(connection: Connection, community: str, most: int = 1000) -> dict[str
         if view == "done":
             continue
         mine = (table.c.community == identifier(community)) & table.c.status.in_(statuses)
-        found[view] = len(connection.execute(select(table.c.decision_id).where(mine).limit(most)).all())
+        some = select(table.c.decision_id).where(mine).limit(most).subquery()
+        found[view] = connection.scalar(select(func.count()).select_from(some)) or 0
     return found
 
 

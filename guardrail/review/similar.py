@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 from sqlalchemy import Connection, select
 
 from guardrail.audit.escaping import identifier, unescape
+from guardrail.audit.evidence import similar
 from guardrail.audit.tables import decisions
 from guardrail.review import tables
 from guardrail.review.desk import Desk, Encode
@@ -49,7 +49,7 @@ class Neighbours:
         self, connection: Connection, desk: Desk, decision_id: str, community: str, limit: int = 5
     ) -> list[Neighbour]:
         """The most similar decisions of the same community, most similar first; empty where nothing can be compared."""
-        found = _by_record(connection, decision_id, community, limit)
+        found = similar(connection, decision_id, community=community, limit=limit)
         if not found and desk.encode is not None:
             found = self._compare(connection, desk.encode, decision_id, community, limit)
         return [
@@ -90,15 +90,6 @@ class Neighbours:
             while len(self._vectors) > _KEPT:
                 self._vectors.popitem(last=False)
         return known
-
-
-def _by_record(connection: Connection, decision_id: str, community: str, limit: int) -> list[tuple[str, float]]:
-    try:
-        evidence = import_module("guardrail.audit.evidence")
-    except ModuleNotFoundError:
-        return []
-    found: list[tuple[str, float]] = evidence.similar(connection, decision_id, community=community, limit=limit)
-    return found
 
 
 def _neighbour(connection: Connection, decision_id: str, similarity: float) -> Neighbour | None:
