@@ -3,7 +3,8 @@
 A head is a file of a few kilobytes: safetensors with `weight` (d,) and `bias` (1,), calibration folded in, and in its
 header the hash of the encoder in whose space it lives. The shipped ones stand in `guardrail/pretrained/heads`, each
 with a model card. Options of the kind `linear` in a policy: `head: NAME` (a shipped head; by default the classifier's
-own name) or `file: PATH` (from the policy's folder).
+own name) or `file: PATH` (from the policy's folder), and `tier: tuned`, by which the network of
+`guardrail.classifiers.tuned` gives the scores and the head only steers.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from guardrail.classifiers.base import BuildContext, check_options
+from guardrail.classifiers.base import BuildContext, Classifier, check_options
 from guardrail.encoder import Encoder, load_encoder, pinned_sha256
 from guardrail.errors import CheckpointError, ClassifierError, did_you_mean
 from guardrail.policy.bundle import LinearHead
@@ -27,6 +28,7 @@ from guardrail.types import Passage, Score, Span
 
 FORMAT: Final = "guardrail-head/1"
 KIND: Final = "linear"
+TIERS: Final = ("linear", "tuned")
 SHIPPED: Final = Path(__file__).resolve().parent.parent / "pretrained" / "heads"
 WINDOW_TOKENS: Final = 64
 """Word pieces per window of a long text: small, so that one bad sentence is not averaged away by its neighbours."""
@@ -205,20 +207,33 @@ def probability(logit: float) -> float:
     return 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, float(logit)))))
 
 
-def build(name: str, options: Mapping[str, Any], context: BuildContext) -> LinearClassifier:
+def build(name: str, options: Mapping[str, Any], context: BuildContext) -> Classifier:
     """Build the classifier `name` of kind `linear`. Loads no encoder.
 
     Raises:
-        ClassifierError: unknown option, both `head` and `file`, no such head, or a head of another encoder.
+        ClassifierError: unknown option or tier, both `head` and `file`, no such head, or a head of another encoder.
         CheckpointError: the head's file is missing or damaged.
     """
-    check_options(KIND, name, options, ("head", "file"))
+    if "examples" in options:
+        from guardrail.classifiers.taught import build_taught
+
+        return build_taught(name, options, context)
+    check_options(KIND, name, options, ("head", "file", "examples", "tier"))
     for option, value in options.items():
         if not isinstance(value, str) or not value:
             raise ClassifierError(f"classifier {name!r}: {option!r} must be text, got {value!r}")
-    if len(options) > 1:
+    file, tier = options.get("file"), options.get("tier", "linear")
+    if file and "head" in options:
         raise ClassifierError(f"classifier {name!r}: give either `head` or `file`, not both")
-    file = options.get("file")
+    if tier not in TIERS or (file and tier != "linear"):
+        allowed = "linear, for a head from a file" if file else " or ".join(TIERS)
+        raise ClassifierError(f"classifier {name!r}: `tier` must be {allowed}; got {tier!r}")
+    if tier == "tuned":
+        from guardrail.classifiers.tuned import TunedClassifier
+
+        label = options.get("head", name)
+        steering = load_head(label) if label in list_heads() else None
+        return TunedClassifier(name, label, steering, context.encoder, context.device)
     head = read_head(context.directory / file) if file else load_head(options.get("head", name))
     pinned = pinned_sha256(context.encoder)
     if pinned is not None and head.encoder_sha256 != pinned:

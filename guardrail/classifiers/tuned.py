@@ -221,6 +221,8 @@ class TunedClassifier:
     """
 
     kind = "linear"
+    decides = True
+    """The score of this classifier counts, not that of its `head`."""
 
     def __init__(
         self, name: str, label: str, head: LinearHead | None, encoder: str, device: str = "auto", path: Path = SHIPPED

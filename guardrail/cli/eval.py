@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +15,7 @@ from guardrail.cli.heads import (
     EncoderOption,
     ResamplesOption,
     SeedOption,
+    Tier,
     heads_of,
     of_split,
     progress,
@@ -41,13 +41,6 @@ app = typer.Typer(
 @app.callback()
 def _group() -> None:
     """Measure a policy, or its classifiers, on labelled texts."""
-
-
-class Tier(StrEnum):
-    """What gives the scores of a head."""
-
-    LINEAR = "linear"
-    TUNED = "tuned"
 
 
 @app.command("policy")

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,13 +22,22 @@ if TYPE_CHECKING:
     from guardrail.evaluate.heads import HeadReport
     from guardrail.evaluate.metrics import Estimate
     from guardrail.learn.embeddings import Advance
+    from guardrail.learn.tuned import Progress
     from guardrail.policy.bundle import LinearHead
 
-__all__ = ["app", "heads_of", "of_split", "progress"]
+__all__ = ["Tier", "app", "heads_of", "of_split", "progress"]
 
 app = typer.Typer(help="Train, evaluate and list classifier heads.", no_args_is_help=True, rich_markup_mode=None)
 
 PROGRESS_AFTER = 2.0  # seconds
+
+
+class Tier(StrEnum):
+    """What gives the score of a label."""
+
+    LINEAR = "linear"
+    TUNED = "tuned"
+
 
 DataOption = Annotated[
     list[Path],
@@ -63,8 +73,15 @@ def progress(description: str) -> Iterator[Advance]:
 @app.command("train")
 @handled
 def train(
-    data: DataOption,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for NAME.safetensors, NAME.md and metrics.json.")],
+    data: Annotated[
+        list[Path] | None,
+        typer.Option("--data", "-d", help="Labelled JSON lines (.jsonl, .jsonl.gz) or a folder of them; repeat it."),
+    ] = None,
+    examples: Annotated[
+        Path | None,
+        typer.Option("--examples", help="5 to 50 texts on each side (.yaml or .jsonl): one head; --data then measures it."),
+    ] = None,
     head: Annotated[list[str] | None, typer.Option("--head", help="A label to learn; repeat it. Default: all.")] = None,
     sources: Annotated[
         Path | None, typer.Option("--sources", help="YAML: source to a line on its origin and licence, for the cards.")
@@ -74,16 +91,37 @@ def train(
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
     resamples: ResamplesOption = 1_000,
+    tier: Annotated[
+        Tier, typer.Option("--tier", help="linear: one head for each label. tuned: one network for all labels.")
+    ] = Tier.LINEAR,
+    work: Annotated[
+        Path | None, typer.Option("--work", help="tuned: folder for checkpoints; a run goes on from them.")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", min=1, help="tuned: stop after so long; run again to go on.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train calibrated linear heads from labelled texts, with a model card for each."""
+    """Train calibrated heads from labelled texts, with a model card."""
     from guardrail.evaluate.data import read_many
     from guardrail.learn.session import HeadTraining, read_origins
 
+    if examples is not None:
+        from guardrail.cli.teach import train_from_examples
+
+        train_from_examples(examples, head or [], data or [], out, encoder, device, as_json)
+        return
+    if not data:
+        raise DataError("there is nothing to learn from; give labelled texts (--data) or a few examples (--examples)")
     rows = read_many(data)
     known = sorted({name for row in rows for name in row.labels})
     _refuse_unknown(head or (), known)
     origins = read_origins(sources) if sources is not None else {}
+    if tier is Tier.TUNED:
+        _train_tuned(
+            rows, head or [], out, origins, work or out / "work", encoder, device, seed, resamples, seconds, as_json
+        )
+        return
     with progress("texts embedded") as advance:
         session = HeadTraining.prepare(rows, encoder, device, cache, seed, advance)
     out.mkdir(parents=True, exist_ok=True)
@@ -102,6 +140,53 @@ def train(
     session.write_summary(out, summary)
     if as_json:
         emit_json(summary)
+
+
+def _train_tuned(
+    rows: list[LabelledText],
+    heads: list[str],
+    out: Path,
+    origins: Mapping[str, str],
+    work: Path,
+    encoder: str,
+    device: str,
+    seed: int,
+    resamples: int,
+    seconds: float | None,
+    as_json: bool,
+) -> None:
+    """Go on with the run in `work`; once it is finished, write network, card and figures to `out`."""
+    from guardrail.encoder import load_encoder
+    from guardrail.learn.tuned_card import render_tuned
+    from guardrail.learn.tuned_session import TunedSession, write_figures
+
+    deadline = time.monotonic() + seconds if seconds is not None else float("inf")
+    loaded = load_encoder(encoder, device)
+    session = TunedSession(rows, loaded, work, seed, heads=heads)
+    with progress(f"of {session.training.steps} steps") as advance:
+        before = session.training.step
+        advance(before)
+
+        def report(now: Progress) -> None:
+            nonlocal before
+            advance(now.step - before)
+            before = now.step
+
+        done = session.run(deadline, report)
+    if not done.finished:
+        note(f"{done.step} of {done.steps} steps done, kept in {work}; run the same command again to go on")
+        if as_json:
+            emit_json({"finished": False, "step": done.step, "steps": done.steps})
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    command = shlex.join(["guardrail", *sys.argv[1:]])
+    figures = session.finish(out / "heads.safetensors", command, resamples)
+    write_figures(out / "metrics.json", figures, loaded, command, seed)
+    card = render_tuned(figures, session.drawn, origins, out / "heads.safetensors")
+    (out / "README.md").write_text(card, encoding="utf-8")
+    note(f"{len(figures)} labels, written to {out / 'heads.safetensors'}")
+    if as_json:
+        emit_json({"finished": True, **{name: each.as_json() for name, each in figures.items()}})
 
 
 def _refuse_unknown(wanted: Sequence[str], known: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from guardrail.errors import DataError
 from guardrail.learn.dataset import Dataset
@@ -25,10 +26,16 @@ def calibration_weights(data: Dataset, y: Floats, prior: float = PRIOR, temper: 
     Raises:
         DataError: one class is missing.
     """
-    sources = data.sources
+    return mixture_weights(data.sources, data.weights, y, prior, temper)
+
+
+def mixture_weights(
+    sources: npt.NDArray[np.str_], emphasis: Floats, y: Floats, prior: float = PRIOR, temper: float = TEMPER
+) -> Floats:
+    """As `calibration_weights`, of (N,) sources and (N,) weights of the rows."""
     names, number = np.unique(sources, return_inverse=True)
     totals = np.bincount(number, minlength=len(names)).astype(np.float64)
-    base = np.power(totals, -temper)[number] * data.weights
+    base = np.power(totals, -temper)[number] * emphasis
     up, down = base * y, base * (1.0 - y)
     if not up.sum() or not down.sum():
         raise DataError("calibration needs positive and negative rows, and one class is missing")

@@ -26,19 +26,17 @@ from guardrail.learn.weighting import TOTAL, row_weights
 
 Floats = npt.NDArray[np.float32]
 
-CHARACTERS = 320
+CHARACTERS = 240
 """Of a longer text this many are read, from its start or around the part that carries its labels."""
-MAX_TOKENS = 64
+MAX_TOKENS = 48
 BATCH_TOKENS = 1_024
-SWAPPED = 0.3
-"""Share of the texts that name a group of people which are read with another group's name instead."""
 GROUP_SENTENCES = 16
 """Of each template of `guardrail.learn.invariance` so many of its groups are named."""
 CAPS: Mapping[str, int] = {
-    **dict.fromkeys(("germeval2018", "korean-hate"), 150),
-    **dict.fromkeys(("masc", "wikitext2", "wiki-demo", "t0-open", "oasst-model-eval", "qmsum-meetings"), 200),
-    **dict.fromkeys(("ubuntu-irc", "github-incivility", "gpteacher-roleplay", "coconot-contrast"), 250),
-    "gptfuzz-refusal": 400,
+    **dict.fromkeys(("germeval2018", "korean-hate"), 60),
+    **dict.fromkeys(("masc", "wikitext2", "wiki-demo", "t0-open", "oasst-model-eval", "qmsum-meetings"), 80),
+    **dict.fromkeys(("ubuntu-irc", "github-incivility", "gpteacher-roleplay", "coconot-contrast", "bipia"), 120),
+    **dict.fromkeys(("gptfuzz-refusal", "diasafety", "red-instruct"), 350),
 }
 
 
@@ -50,12 +48,14 @@ class Sampling:
         cap: rows of a source and side (some positive label, or none) at most.
         caps: other caps, for sources in which most rows say the same or in a language that the encoder cannot read.
         keep: positives of labels that are rarer than this are never cut.
+        swap: share of the texts that name a group of people which are read with another group's name instead.
         seed: of the draw and of the swapped groups.
     """
 
-    cap: int = 600
+    cap: int = 220
     caps: Mapping[str, int] = field(default_factory=lambda: dict(CAPS))
-    keep: int = 700
+    keep: int = 350
+    swap: float = 0.3
     seed: int = 0
 
 
@@ -75,13 +75,13 @@ def draw(rows: Sequence[LabelledText], heads: Sequence[str], sampling: Sampling)
     for (source, _), members in sorted(strata.items()):
         rng.shuffle(members)
         kept.extend(members[: sampling.caps.get(source, sampling.cap)])
-    return [_read_as(row, rng) for row in kept]
+    return [_read_as(row, rng, sampling.swap) for row in kept]
 
 
-def _read_as(row: LabelledText, rng: random.Random) -> LabelledText:
+def _read_as(row: LabelledText, rng: random.Random, swap: float) -> LabelledText:
     start = max(0, row.spans[0][0] - CHARACTERS // 3) if row.spans else 0
     text = row.text[start : start + CHARACTERS]
-    if rng.random() < SWAPPED:
+    if rng.random() < swap:
         text = swap_groups(text, rng)
     return replace(row, text=text, spans=())
 
@@ -153,7 +153,7 @@ class TrunkStates:
             if advance is not None:
                 advance(len(rows))
             late = time.monotonic() > deadline
-            if late or number % 50 == 49 or number == len(batches) - 1:
+            if late or number % 10 == 9 or number == len(batches) - 1:
                 hidden.flush()
                 progress.write_text(json.dumps({"batches": number + 1, "of": len(batches)}))
             if late:

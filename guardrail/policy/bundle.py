@@ -212,7 +212,7 @@ def compile_policy(policy: Policy, heads: Mapping[str, LinearHead], classifiers:
         if name in heads:
             _check_head(policy, name, heads, linear)
             linear.append(name)
-        elif spec.kind == "linear":
+        elif name not in classifiers and spec.kind == "linear":
             raise policy.error(f"there is no head {name!r}; train it, or remove it", "classifiers", name)
         elif name not in classifiers:
             raise policy.error(f"the classifier {name!r} of kind {spec.kind!r} was not built", "classifiers", name)

@@ -26,6 +26,11 @@ _CLASSIFIER: dict[str, Any] = {
         },
         "head": {"description": "linear: the shipped head to use. Default: the classifier's name.", "type": "string"},
         "file": {"description": "linear: a head file (.safetensors) of your own.", "type": "string"},
+        "tier": {
+            "description": "linear: what gives the score; the tuned network is more accurate and takes longer.",
+            "enum": ["linear", "tuned"],
+            "default": "linear",
+        },
         "words": {
             "description": "pattern: words and phrases, matched whole, in any disguise; a final * stands for any ending.",
             **_STRINGS,

@@ -12,8 +12,9 @@ labels that the sources do not state, each as a plain 0:
   word of the head's own guard list occurs in sources that are not harmless by construction: then the head is unknown;
 - *off topic*: comments and small talk are no jailbreaks or prompt injections.
 
-Everything is drawn with one seed, capped by source, split and stratum; training texts that occur in any dev or test
-part of the data are dropped.
+Everything is drawn with one seed, capped by source, split and stratum (`--share` for a smaller mixture); training texts
+that occur in any dev or test part of the data are dropped. Rows are drawn in the order of a hash of their text, so that
+a smaller mixture is a part of a larger one, and rows that are added later move no others.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ import gzip
 import hashlib
 import html
 import json
-import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -49,10 +49,12 @@ EMOTIONS = {  # head: emotions of GoEmotions, any of which makes it positive
     "approval": ("approval", "admiration"),
     "curiosity": ("curiosity", "confusion"),
 }
+CORE = (*HARM, "jailbreak", "prompt_injection", "courtesy")  # what most sources know: rows are balanced by these
 HEADS = (*HARM, *REQUEST, *FINE, *TONES, *REPLIES, "illicit_request", "courtesy", "sentiment", *EMOTIONS)
 RENAMED = {"offensive_context": "offensive_in_context", "positive_sentiment": "sentiment"}
 RARE = ("threat", "sexual", "violence", "self_harm", "jailbreak", "prompt_injection", "insult")
 CAPS = {"train": 3_000, "dev": 400, "test": 800}  # rows per source, split and stratum
+MORE = {"train": 800, "dev": 120, "test": 250}  # the same, of rows that only the other heads know
 
 GUARDS = {
     "insult": (
@@ -91,6 +93,7 @@ class Row:
     labels: dict[str, float]
     split: str
     spans: tuple[Span, ...] = ()  # where the positive labels come from, if the source says so
+    core: bool = True  # whether the source says something of a core head
 
 
 Labels = dict[str, float]
@@ -124,8 +127,9 @@ def tidy(row: Row, limit: int) -> Row:
     """Clean and cut a row; one with spans is only cut, so that they still fit."""
     labels = {head: round(float(value), 4) for head, value in row.labels.items()}
     if row.spans:
-        return Row(row.text[:limit], labels, row.split, tuple(span for span in row.spans if span[1] <= limit))
-    return Row(clean(row.text)[:limit], labels, row.split)
+        spans = tuple(span for span in row.spans if span[1] <= limit)
+        return Row(row.text[:limit], labels, row.split, spans, row.core)
+    return Row(clean(row.text)[:limit], labels, row.split, (), row.core)
 
 
 def letters(text: str) -> str:
@@ -169,8 +173,9 @@ def comments(
         for row in read(data / "labelled" / f"{name}.jsonl.gz"):
             labels = {head: value for head, value in known(row["labels"]).items() if head not in drop}
             if labels and (where is None or where(row)):
+                core = bool(set(labels) & set(CORE))
                 labels = implied(labels) if imply else {**NO_REQUEST, **labels}
-                yield Row(row["text"], labels, row["split"])
+                yield Row(row["text"], labels, row["split"], core=core)
 
     return reader
 
@@ -181,7 +186,7 @@ def with_dev(reader: Reader) -> Reader:
     def split_reader(data: Path) -> Iterator[Row]:
         for row in reader(data):
             aside = row.split == "train" and hashed(row.text) % 10 == 0
-            yield Row(row.text, row.labels, "dev") if aside else row
+            yield Row(row.text, row.labels, "dev", row.spans, row.core) if aside else row
 
     return split_reader
 
@@ -200,12 +205,12 @@ def requests(name: str, *, lang: str | None = None) -> Reader:
 
     def reader(data: Path) -> Iterator[Row]:
         for row in read(data / "labelled" / f"{name}.jsonl.gz"):
-            foreign = row["meta"]["lang"] != lang if lang is not None else not row["text"].isascii()
-            if foreign:
+            if lang is not None and row["meta"]["lang"] != lang:
                 continue
             labels = known(row["labels"])
-            if labels:
-                yield Row(row["text"], labels, row["split"])
+            core = bool(set(labels) & set(CORE))
+            if labels and (core or row["text"].isascii()):
+                yield Row(row["text"], labels, row["split"], core=core)
 
     return reader
 
@@ -216,10 +221,11 @@ def prompts(name: str) -> Reader:
     def reader(data: Path) -> Iterator[Row]:
         for row in read(data / "labelled" / f"{name}.jsonl.gz"):
             labels = known(row["labels"])
+            core = bool(set(labels) & set(CORE))
             if name in ("coconot", "purplellama-frr") and row["labels"].get("illicit_request") == 0:
                 labels = {**presumed(row["text"], HARM, ("insult", "profanity", "sexual")), **labels}
             if labels:
-                yield Row(row["text"][:1_200], labels, row["split"])
+                yield Row(row["text"][:1_200], labels, row["split"], core=core)
 
     return reader
 
@@ -284,11 +290,12 @@ def goemotions(data: Path) -> Iterator[Row]:
         labels: Labels = {
             head: float(any(f"emotion_{name}" in felt for name in names)) for head, names in EMOTIONS.items()
         }
-        if felt and not felt & _COLD and (felt <= _WARM or felt & _SAD):
+        mild = bool(felt and not felt & _COLD and (felt <= _WARM or felt & _SAD))
+        if mild:
             labels |= presumed(row["text"], HARM, ALL_GUARDS)
             if "emotion_gratitude" in felt:
                 labels["courtesy"] = 0.9
-        yield Row(row["text"], {**known(row["labels"]), **NO_REQUEST, **labels}, row["split"])
+        yield Row(row["text"], {**known(row["labels"]), **NO_REQUEST, **labels}, row["split"], core=mild)
 
 
 def replies(name: str) -> Reader:
@@ -298,7 +305,7 @@ def replies(name: str) -> Reader:
         for row in read(data / "labelled" / f"{name}.jsonl.gz"):
             labels = known(row["labels"])
             if labels:
-                yield Row(row["text"][:500], {**NO_REQUEST, **labels}, row["split"])
+                yield Row(row["text"][:500], {**NO_REQUEST, **labels}, row["split"], core=False)
 
     return reader
 
@@ -427,7 +434,7 @@ LENGTHS = {
 # The encoder reads English: of other languages the heads learn little more than that they are no harm by themselves.
 EVERYDAY = {"goemotions": 3.0, "self-dialogue": 2.0, "synthetic-persona-chat": 2.0, "chatterbot-corpus": 2.0}
 FOREIGN = ("germeval2018", "korean-hate")
-CAP_OF = {"germeval2018": 700, "korean-hate": 700, "goemotions": 7_000}  # other caps for training rows
+CAP_OF = {"germeval2018": 700, "korean-hate": 700, "goemotions": 8_000}  # other caps for training rows
 
 
 def own_rows(folder: Path) -> Iterator[tuple[str, Row]]:
@@ -439,15 +446,13 @@ def own_rows(folder: Path) -> Iterator[tuple[str, Row]]:
                 split = row["split"]
                 if split == "train" and hashed(row["text"]) % 8 == 0:
                     split = "dev"
-                yield f"own-{path.stem}", Row(row["text"], labels, split)
-
-
-ASIDE = frozenset(("sentiment", "curiosity", "approval", "joy"))  # too common to balance a source by
+                core = bool(set(labels) & set(CORE))
+                yield f"own-{path.stem}", Row(row["text"], labels, split, core=core)
 
 
 def stratum(source: str, row: Row) -> str:
     """Rows with a rare positive are always kept; the others are capped by the sign of their first label."""
-    positives = sorted(head for head, value in row.labels.items() if value >= 0.5 and head not in ASIDE)
+    positives = sorted(head for head, value in row.labels.items() if value >= 0.5 and (head in CORE or not row.core))
     if source not in FOREIGN and set(positives) & set(RARE):
         return "rare"
     return "positive" if positives else "negative"
@@ -479,18 +484,48 @@ def held_aside(data: Path) -> set[str]:
     return {text for text in texts if len(text) >= 15}
 
 
-def draw(rows: list[Row], source: str, rng: random.Random) -> Iterator[Row]:
+@dataclass(frozen=True)
+class Caps:
+    """Rows per split and stratum of a source; `share` of the usual ones."""
+
+    share: float = 1.0
+    seed: int = 0
+
+    def of(self, source: str, split: str, core: bool) -> int:
+        usual = (CAPS if core else MORE)[split]
+        if split == "train" and core:
+            usual = CAP_OF.get(source, usual)
+        return round(self.share * usual)
+
+    def order(self, row: Row) -> int:
+        return hashed(f"{self.seed} {row.text}")
+
+
+def draw(rows: list[Row], source: str, caps: Caps) -> Iterator[Row]:
     groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
         groups[row.split, stratum(source, row)].append(row)
     for (split, kind), members in sorted(groups.items()):
-        cap = CAP_OF.get(source, CAPS[split]) if split == "train" else CAPS[split]
-        rng.shuffle(members)
-        yield from members if kind == "rare" and split == "train" else members[:cap]
+        members.sort(key=caps.order)
+        whole = kind == "rare" and split == "train"
+        yield from members if whole else members[: caps.of(source, split, members[0].core)]
 
 
-def assemble(data: Path, own: Path, seed: int) -> Iterator[dict[str, Any]]:
-    rng = random.Random(seed)
+def fresh(by_source: dict[str, list[Row]], aside: set[str], seen: set[str]) -> Iterator[tuple[str, list[Row]]]:
+    """Each source with its rows that were not seen before, test rows first, tidied."""
+    for source, rows in by_source.items():
+        kept: list[Row] = []
+        for original in sorted(rows, key=lambda row: ("test", "dev", "train").index(row.split)):
+            row = tidy(original, LENGTHS.get(source, 500))
+            key = letters(row.text) or row.text
+            if row.text and key not in seen and not (row.split == "train" and key in aside):
+                seen.add(key)
+                kept.append(row)
+        yield source, kept
+
+
+def assemble(data: Path, own: Path, caps: Caps) -> Iterator[dict[str, Any]]:
+    """Rows that know a core head, source by source; then those that only the other heads know."""
     aside = held_aside(data)
     seen: set[str] = set()
     by_source: dict[str, list[Row]] = defaultdict(list)
@@ -498,20 +533,14 @@ def assemble(data: Path, own: Path, seed: int) -> Iterator[dict[str, Any]]:
         by_source[source].append(row)
     for source, reader in SOURCES.items():
         by_source[source] = list(reader(data))
-    for source, rows in by_source.items():
-        fresh: list[Row] = []
-        for original in sorted(rows, key=lambda row: ("test", "dev", "train").index(row.split)):
-            row = tidy(original, LENGTHS.get(source, 500))
-            key = letters(row.text) or row.text
-            if row.text and key not in seen and not (row.split == "train" and key in aside):
-                seen.add(key)
-                fresh.append(row)
-        for number, row in enumerate(draw(fresh, source, rng)):
-            spans = {"spans": [list(span) for span in row.spans]} if row.spans else {}
-            name = f"{source}-{number}"
-            weight = {"weight": weight_of(source, row)}
-            labels = {"text": row.text, "labels": row.labels, **spans, **weight}
-            yield {"id": name, "source": source, "split": row.split, **labels}
+    for core in (True, False):
+        part = {source: [row for row in rows if row.core is core] for source, rows in by_source.items()}
+        for source, rows in fresh(part, aside, seen):
+            for number, row in enumerate(draw(rows, source, caps)):
+                spans = {"spans": [list(span) for span in row.spans]} if row.spans else {}
+                name = f"{source}-{number}" if core else f"{source}-more-{number}"
+                labels = {"text": row.text, "labels": row.labels, **spans, "weight": weight_of(source, row)}
+                yield {"id": name, "source": source, "split": row.split, **labels}
 
 
 def read_origins(manifest: Path, own: Path) -> dict[str, str]:
@@ -530,6 +559,7 @@ def main() -> None:
     parser.add_argument("--own", type=Path, default=Path("training/heads"))
     parser.add_argument("--out", type=Path, default=Path("runs/heads"))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--share", type=float, default=1.0, help="of the usual number of rows of each source and side")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     origins = read_origins(arguments.data / "MANIFEST.md", arguments.own)
@@ -537,7 +567,7 @@ def main() -> None:
     counts: Counter[tuple[str, str]] = Counter()
     characters = 0
     with gzip.open(arguments.out / "mixture.jsonl.gz", "wt", encoding="utf-8") as stream:
-        for row in assemble(arguments.data, arguments.own, arguments.seed):
+        for row in assemble(arguments.data, arguments.own, Caps(arguments.share, arguments.seed)):
             stream.write(json.dumps(row, ensure_ascii=True) + "\n")
             counts[row["source"], row["split"]] += 1
             characters += min(len(row["text"]), 1_100)
