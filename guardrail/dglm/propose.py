@@ -182,7 +182,7 @@ class Diffusion:
         if settings.fresh < 1.0:
             there = invert(latent, denoiser, self.schedule, settings.steps, time)
             own = (there - alpha * latent) / sigma
-            noise = settings.fresh * noise + math.sqrt(1.0 - settings.fresh**2) * own
+            noise = (settings.fresh * noise + math.sqrt(1.0 - settings.fresh**2) * own).astype(np.float32)
         noised: Array = (alpha * latent + sigma * noise).astype(np.float32)
         return noised
 
