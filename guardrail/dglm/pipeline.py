@@ -148,9 +148,10 @@ class Pipeline:
     def fluency(self, texts: Sequence[str], draft: str = "") -> list[float]:
         """Mean log-probability, in nats, of the words of each text that are new where they stand.
 
-        The decoder as a plain language model: it is given each text's own embedding and no draft. What stands in the
-        draft with the same piece before it is taken to be as fluent as the draft; all else, above all the seam where
-        words were left out, has to be likely. 0 where nothing is new.
+        The decoder as a plain language model that sees no draft: it is given the embedding of what the draft says (each
+        text's own where there is no draft), so that a sentence which breaks off before it has said that is unlikely too.
+        What stands in the draft with the same piece before it is taken to be as fluent as the draft; all else, above all
+        the seam where words were left out, has to be likely. 0 where nothing is new.
         """
         return self._fluencies([(text, draft) for text in texts])
 
@@ -222,28 +223,36 @@ class Pipeline:
                 self._on_cpu = deepcopy(self.decoder).to("cpu")
             return self._on_cpu
 
-    @torch.inference_mode()
     def _fluencies(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """`fluency` of (text, draft) pairs, as one batch."""
+        """`fluency` of (text, draft) pairs, as one batch where the memory allows."""
         if not pairs:
             return []
-        texts = [text for text, _ in pairs]
-        latent = torch.from_numpy(self.statistics.normalise(self.encoder.encode(texts))).to(self._device)
-        signal = torch.full((len(texts),), SIGNAL, device=self._device)
-        prefix = collate_prefix([PrefixTokens(EMPTY)] * len(texts), self.decoder.prompt(latent, signal))
-        target = collate_target([self.codec.encode(text, MAX_SCORED) for text in texts])
-        with self._precision():
-            log_probability, counts, _ = token_log_probabilities(
-                self.decoder, prefix.to(self._device), target.to(self._device), self._output_index
-            )
-        drafts = {draft: self._bigrams(draft) for _, draft in pairs}
+        latents = self.statistics.normalise(self.encoder.encode([draft or text for text, draft in pairs]))
+        rows = [(text, draft, latent) for (text, draft), latent in zip(pairs, latents, strict=True)]
+        return within_memory(self._score, rows, lambda own: self._score(own, self._cpu_decoder()))
+
+    @torch.inference_mode()
+    def _score(self, rows: Sequence[tuple[str, str, Array]], decoder: Decoder | None = None) -> list[float]:
+        """Fluency of (text, draft, latent) rows under a decoder, the pipeline's own unless another is given."""
+        own = self.decoder if decoder is None else decoder
+        device = own.word.weight.device
+        latent = torch.from_numpy(np.stack([latent for _, _, latent in rows])).to(device)
+        signal = torch.full((len(rows),), SIGNAL, device=device)
+        prefix = collate_prefix([PrefixTokens(EMPTY)] * len(rows), own.prompt(latent, signal)).to(device)
+        target = collate_target([self.codec.encode(text, MAX_SCORED) for text, _, _ in rows])
+        index = self._output_index.to(device)
+        with self._precision() if decoder is None else nullcontext():
+            log_probability, counts, _ = token_log_probabilities(own, prefix, target.to(device), index)
+        drafts = {draft: self._bigrams(draft) for _, draft, _ in rows}
         fresh = torch.tensor(
             [
                 [pair not in drafts[draft] for pair in zip(ids, following, strict=True)]
-                for (_, draft), ids, following in zip(pairs, target.ids.tolist(), target.next_ids.tolist(), strict=True)
+                for (_, draft, _), ids, following in zip(
+                    rows, target.ids.tolist(), target.next_ids.tolist(), strict=True
+                )
             ]
         )
-        new = counts * fresh.to(self._device)
+        new = counts * fresh.to(device)
         return [float(mean) for mean in (log_probability * new).sum(dim=1) / new.sum(dim=1).clamp_min(1.0)]
 
     def _bigrams(self, draft: str) -> set[tuple[int, int]]:

@@ -127,7 +127,15 @@ def test_without_gpu_memory_the_rewrite_is_written_on_the_cpu(pipeline: Pipeline
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(decoder, *arguments, **settings)
 
+    scoring = pipeline_module.token_log_probabilities
+
+    def scarce_too(decoder, *arguments):
+        if decoder is ours.decoder:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return scoring(decoder, *arguments)
+
     monkeypatch.setattr(pipeline_module, "generate", scarce)
+    monkeypatch.setattr(pipeline_module, "token_log_probabilities", scarce_too)
     assert [row.text for row in ours.rewrite(SpanRequest(RUDE, guides=guides, candidates=2))] == [
         row.text for row in wanted
     ]
