@@ -44,12 +44,14 @@ class Access:
         subject: what the community follows from: `community`, `id` (of a decision) or `ticket` in the query or the form,
             or nothing: then `role` must be held everywhere, if one is asked for.
         public: anybody; nothing is checked but the form token.
+        logged: who asked is logged; False only for what a page asks by itself and that shows no text.
     """
 
     role: Role | None = None
     scope: Scope | None = None
     subject: Subject = "none"
     public: bool = False
+    logged: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,7 @@ def enter(visit: Visit, *, signed_in: bool = False) -> Response:
         if denied.status in {403, 404} and (visit.user or visit.token):
             _log(visit, denied.status)
         raise
-    if access.subject != "none":
+    if access.subject != "none" and access.logged:
         _log(visit, response.status_code)
     return response
 

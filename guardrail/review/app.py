@@ -17,7 +17,7 @@ from guardrail.errors import AuditUnavailable, ConfigurationError
 from guardrail.log import Logger
 from guardrail.review import queue
 from guardrail.review.access import Denied, Route, Visit, enter, login_path, same_origin
-from guardrail.review.database import reading
+from guardrail.review.database import reading, writing
 from guardrail.review.desk import Desk
 from guardrail.review.pages.signing import HELD, login_form
 from guardrail.review.render import HEADERS, document, page, redirect
@@ -77,6 +77,8 @@ def _keep_filling(desk: Desk, stop: threading.Event) -> None:
                 if stop.is_set():
                     return
                 read += queue.fill(desk.store, desk.policies, name)
+                with writing(desk.store) as connection:
+                    queue.calm(connection, name)
         except Exception as error:  # noqa: BLE001 (the pages go on, the next round may work)
             log.error("queue_not_filled", error=f"{type(error).__name__}: {error}")
             read = 0

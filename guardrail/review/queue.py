@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, func, or_, select, update
+from sqlalchemy import Connection, exists, func, or_, select, update
 
 from guardrail.audit.escaping import identifier, unescape
 from guardrail.audit.store import AuditStore
-from guardrail.audit.tables import chain_heads, decisions, policy_revisions, reasons, reviews
+from guardrail.audit.tables import chain_heads, decisions, holds, policy_revisions, reasons, reviews
 from guardrail.errors import ConfigurationError
 from guardrail.review import tables
 from guardrail.review.accounts import now
@@ -28,7 +28,19 @@ from guardrail.review.diff import shorten
 from guardrail.review.priority import NEAR, Assessment, assess, sampled
 from guardrail.types import Action, State
 
-__all__ = ["CLAIM", "Item", "Policies", "backlog", "claim_next", "communities", "ensure", "fill", "item_of", "page"]
+__all__ = [
+    "CLAIM",
+    "Item",
+    "Policies",
+    "backlog",
+    "calm",
+    "claim_next",
+    "communities",
+    "ensure",
+    "fill",
+    "item_of",
+    "page",
+]
 
 CLAIM = timedelta(minutes=15)
 """How long an item that somebody opened is kept from being handed to others."""
@@ -265,7 +277,7 @@ def page(
     """One page of a view, most urgent first (`done`: newest first), and what `after` takes for the next.
 
     Args:
-        view: open (nobody has decided), second (a second person is asked), lead (reviewers disagree), mine, done.
+        view: open (nobody has decided), second (a second person is asked), lead (reviewers disagree), done.
 
     Raises:
         ConfigurationError: there is no such view, or `after` is none.
@@ -318,28 +330,53 @@ def counts(connection: Connection, community: str, most: int = 1000) -> dict[str
     return found
 
 
-def claim_next(connection: Connection, community: str, user: str, skip: str = "") -> str | None:
-    """Hand the most urgent item that nobody is working on to `user`; return its decision. Runs in a write transaction."""
+def claim_next(connection: Connection, community: str, user: str, *, skip: str = "", lead: bool = False) -> str | None:
+    """Hand the most urgent item that nobody is working on to `user`; return its decision. Runs in a write transaction.
+
+    Args:
+        skip: a decision that is not handed out: the one that was just decided.
+        lead: items on which reviewers disagree are handed out too.
+    """
     table, at = tables.queue, now()
     free = or_(table.c.assigned_to.is_(None), table.c.assigned_to == user, table.c.assigned_at < at - CLAIM)
-    decided = select(reviews.c.decision_id).where(
-        reviews.c.reviewer == user, reviews.c.decision_id == table.c.decision_id, reviews.c.verdict != "comment"
+    # One's own first opinion does not count as the second.
+    decided = exists().where(
+        reviews.c.reviewer == identifier(user),
+        reviews.c.decision_id == table.c.decision_id,
+        reviews.c.verdict != "comment",
     )
     query = (
-        select(table.c.decision_id)
+        select(table.c.decision_id, table.c.priority)
         .where(table.c.community == identifier(community), free, table.c.decision_id != identifier(skip))
         .order_by(table.c.priority.desc(), table.c.decision_id.desc())
         .limit(1)
         .with_for_update(skip_locked=True)
     )
-    # What a second person must see goes first: somebody has begun it, and one's own first opinion does not count twice.
-    key = connection.scalar(query.where(table.c.status == "second", ~decided.exists()))
-    if key is None:
-        key = connection.scalar(query.where(table.c.status == "open"))
-    if key is not None:
-        taken = {"assigned_to": user, "assigned_at": at}
-        connection.execute(update(table).where(table.c.decision_id == key).values(**taken))
-    return key
+    found = [
+        connection.execute(query.where(table.c.status == status)).first() for status in ("open", *["split"] * lead)
+    ]
+    found.append(connection.execute(query.where(table.c.status == "second", ~decided)).first())
+    best = max((row for row in found if row is not None), key=lambda row: row.priority, default=None)
+    if best is None:
+        return None
+    taken = {"assigned_to": user, "assigned_at": at}
+    connection.execute(update(table).where(table.c.decision_id == best.decision_id).values(**taken))
+    return unescape(best.decision_id)
+
+
+def calm(connection: Connection, community: str) -> int:
+    """Put drafts whose readers have been answered meanwhile back among the others; return how many."""
+    table = tables.queue
+    over = exists().where(holds.c.decision_id == table.c.decision_id, holds.c.status == "expired")
+    waiting = table.c.status.in_(("open", "second", "split")) & (table.c.priority > 1)
+    mine = (table.c.community == identifier(community)) & waiting & (table.c.why == "held") & over
+    return connection.execute(update(table).where(mine).values(priority=table.c.priority - 1, why="acted")).rowcount
+
+
+def urgent(connection: Connection, community: str) -> int:
+    """How many drafts are held right now while their readers wait."""
+    mine = (holds.c.community == identifier(community)) & (holds.c.status == "held")
+    return connection.scalar(select(func.count()).select_from(holds).where(mine)) or 0
 
 
 def assign(connection: Connection, decision_id: str, user: str | None) -> None:

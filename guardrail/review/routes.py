@@ -42,6 +42,8 @@ ROUTES: Sequence[Route] = (
     # Reading and deciding
     Route("GET", "/", working.home, _SIGNED_IN),
     Route("GET", "/queue", working.waiting, _VIEW),
+    Route("GET", "/queue/urgent", working.urgent, Access(Role.VIEWER, subject="community", logged=False)),
+    Route("GET", "/search", working.search, _VIEW),
     Route("POST", "/next", working.take_next, _WORK),
     Route("GET", "/decision", working.decision, _READ),
     Route("GET", "/decision/text", working.text, _READ),
@@ -62,7 +64,8 @@ ROUTES: Sequence[Route] = (
     # People
     Route("GET", "/people", people.people, _ADMIN),
     Route("POST", "/people", people.add, _ADMIN),
-    Route("POST", "/people/role", people.role, _ADMIN),
+    Route("GET", "/roles", people.community_roles, Access(Role.ADMIN, subject="community")),
+    Route("POST", "/roles", people.set_community_role, Access(Role.ADMIN, subject="community")),
     Route("POST", "/people/active", people.activate, _ADMIN),
     Route("POST", "/people/password", people.reset, _ADMIN),
     Route("GET", "/tokens", people.tokens, _ADMIN),

@@ -148,7 +148,8 @@ def paths(site: Any) -> dict[str, str]:
     return {
         "queue": f"/queue?{community}", "decision": f"/decision?id={key}", "dashboard": f"/dashboard?{community}",
         "appeals": f"/appeals?{community}", "appeal": f"/appeal?ticket={ticket}", "statement": f"/decision/statement?id={key}",
-        "access": f"/access?{community}", "people": "/people", "tokens": "/tokens", "me": "/me", "login": "/login",
+        "access": f"/access?{community}", "people": "/people", "roles": f"/roles?{community}", "search": f"/search?{community}&text=idiot",
+        "tokens": "/tokens", "me": "/me", "login": "/login",
     }  # fmt: skip
 
 

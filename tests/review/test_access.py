@@ -24,14 +24,14 @@ EXPECTED = {
     "signed in": {"POST /logout", "GET /me", "POST /me", "POST /me/password", "POST /me/sign-out", "GET /"},
     "viewer": {
         "GET /queue", "GET /decision", "GET /decision/text", "GET /decision/similar", "GET /decision/statement",
-        "GET /appeals", "GET /appeal", "GET /dashboard",
+        "GET /appeals", "GET /queue/urgent", "GET /search", "GET /appeal", "GET /dashboard",
     },
     "moderator": {
         "POST /next", "POST /decision/verdict", "POST /decision/prefer", "POST /decision/label", "POST /decision/comment",
     },
     "lead": {"POST /decision/assign", "POST /decision/reopen", "POST /appeal", "GET /access"},
     "admin": {
-        "GET /people", "POST /people", "POST /people/role", "POST /people/active", "POST /people/password", "GET /tokens",
+        "GET /people", "POST /people", "GET /roles", "POST /roles", "POST /people/active", "POST /people/password", "GET /tokens",
         "POST /tokens", "POST /tokens/revoke",
     },
     "appeals:write": {"POST /api/v1/appeals", "POST /api/v1/appeals/{ticket}/withdraw"},

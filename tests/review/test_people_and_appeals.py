@@ -166,9 +166,9 @@ def test_people_are_added_changed_and_removed_on_record(office: Any) -> None:
     with reading(office.store) as connection:
         user = accounts.find_user(connection, "newcomer")
     assert user is not None
-    admin.post("/people/role", user_id=user.id, community="gamers", role="lead")
-    admin.post("/people/role", user_id=user.id, community="other", role="viewer")
-    admin.post("/people/role", user_id=user.id, community="other", role="")
+    admin.post("/roles", user="newcomer", community="gamers", role="lead")
+    admin.post("/roles", user="newcomer", community="other", role="viewer")
+    admin.post("/roles", user="newcomer", community="other", role="")
     admin.post("/people/password", user_id=user.id, password="another good one")
     admin.post("/people/active", user_id=user.id, active="no")
     with reading(office.store) as connection:
@@ -186,7 +186,7 @@ def test_people_are_added_changed_and_removed_on_record(office: Any) -> None:
         ("/people", {"user": "bad name!", "password": "a good password"}, "is not a name"),
         ("/people", {"user": "x", "password": "short"}, "12 to 256"),
         ("/people", {"user": "x", "password": "a good password", "role": "emperor"}, "no role"),
-        ("/people/role", {"community": " "}, "Name a community"),
+        ("/roles", {"community": "gamers", "user": "no-one", "role": "lead"}, "nobody named"),
         ("/tokens", {"name": "x", "community": "gamers"}, "at least one scope"),
         ("/tokens", {"name": "x", "community": ""}, "needs a community"),
         ("/tokens", {"name": "x", "community": "gamers", "days": "0", "scope:queue:read": "1"}, "1 to 3650"),
@@ -203,11 +203,28 @@ def test_the_last_admin_stays(office: Any) -> None:
     with reading(office.store) as connection:
         user = accounts.find_user(connection, "admin")
     assert user is not None
-    for path, fields in (("/people/role", {"community": "*", "role": "lead"}), ("/people/active", {"active": "no"})):
+    for path, fields in (
+        ("/roles", {"community": "*", "role": "lead", "user": "admin"}),
+        ("/people/active", {"active": "no"}),
+    ):
         answer = admin.post(path, user_id=user.id, **fields)
         assert answer.status_code == 400
         assert "has to remain admin" in answer.text
     assert admin.get("/people").status_code == 200
+
+
+def test_an_admin_of_one_community_gives_roles_there_and_nowhere_else(office: Any) -> None:
+    boss = office.browser("boss")
+    page = boss.get("/roles", community="gamers").text
+    assert "moderator" in page
+    assert "stranger" not in page
+    assert boss.post("/roles", community="gamers", user="nobody", role="viewer").status_code == 303
+    assert office.browser("nobody").get("/queue", community="gamers").status_code == 200
+    assert boss.post("/roles", community="gamers", user="nobody", role="").status_code == 303
+    assert office.browser("nobody").get("/queue", community="gamers").status_code == 404
+    for community in ("elsewhere", "*", "", "new"):
+        assert boss.post("/roles", community=community, user="boss", role="admin").status_code in {403, 404}
+    assert boss.get("/people").status_code == 403
 
 
 def test_a_revoked_token_is_dead(office: Any) -> None:

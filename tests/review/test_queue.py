@@ -177,6 +177,60 @@ def test_an_item_that_was_left_is_handed_out_again(fresh: Callable[..., Any]) ->
         assert queue.claim_next(connection, "gamers", "second") == key
 
 
+def test_who_waits_for_a_person_comes_before_all_else(fresh: Callable[..., Any]) -> None:
+    office = fresh()
+    second, split = office.rewritten(), office.rewritten(risk=0.5)
+    held = office.held()
+    office.fill()
+    with writing(office.store) as connection:
+        table = tables.queue
+        for key, status in ((second, "second"), (split, "split")):
+            connection.execute(update(table).where(table.c.decision_id == key).values(status=status))
+        order = []
+        for _ in range(4):
+            order.append(queue.claim_next(connection, "gamers", "lead", lead=True))
+            connection.execute(
+                update(table)
+                .where(table.c.decision_id == order[-1])
+                .values(assigned_to="gone", assigned_at=accounts.now())
+            )
+        assert order == [held, second, split, None]
+        connection.execute(update(table).values(assigned_to=None))
+        assert queue.claim_next(connection, "gamers", "moderator", skip=held) == second
+
+
+def test_a_draft_whose_reader_has_left_waits_like_the_others(fresh: Callable[..., Any]) -> None:
+    from guardrail.audit.holds import wait
+
+    office = fresh()
+    key, other = office.held(), office.held()
+    office.fill()
+    viewer = office.browser("viewer")
+    assert viewer.get("/queue/urgent", community="gamers").json() == {"held": 2}
+    wait(office.store, key, timeout=0)
+    with writing(office.store) as connection:
+        assert queue.calm(connection, "gamers") == 1
+        assert queue.calm(connection, "gamers") == 0
+    assert office.item(key).priority < 1 < office.item(other).priority
+    assert viewer.get("/queue/urgent", community="gamers").json() == {"held": 1}
+
+
+def test_decisions_are_found_by_words_and_by_id(fresh: Callable[..., Any]) -> None:
+    office = fresh()
+    plain: dict[str, Any] = {"reasons": (), "rewrite": None, "text": None, "refusal": "No."}
+    key = office.rewritten(id="abcdef123456", source="Where is the zebra?", **plain)
+    office.rewritten(id="fedcba654321", source="Nothing to see.", **plain)
+    viewer = office.browser("viewer")
+    for words in ("zebra", "abcdef12"):
+        page = viewer.get("/search", community="gamers", text=words).text
+        assert f"/decision?id={key}" in page
+        assert "fedcba654321" not in page
+    assert "Nothing was found" in viewer.get("/search", community="gamers", text="giraffe").text
+    assert "the zebra" not in office.browser("admin").get("/search", community="other", text="zebra").text
+    assert "the zebra" not in office.browser("admin").get("/search", community="other", text="abcdef123456").text
+    assert viewer.get("/search", community="gamers", text="x" * 5000).status_code in {200, 400}
+
+
 # -------------------------------------------------------------------------------------------------------- dashboard
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import Response
 from sqlalchemy import Connection, select
@@ -17,7 +18,7 @@ from guardrail.review.database import reading
 from guardrail.review.render import page, redirect
 from guardrail.review.roles import EVERYWHERE, Role, Scope
 
-__all__ = ["activate", "add", "issue", "people", "reset", "revoke", "role", "tokens"]
+__all__ = ["activate", "add", "community_roles", "issue", "people", "reset", "revoke", "set_community_role", "tokens"]
 
 
 def people(visit: Visit, *, status: int = 200, error: str = "") -> Response:
@@ -64,22 +65,29 @@ def _role(name: str) -> Role | None:
         raise ConfigurationError(f"there is no role {name[:40]!r}") from None
 
 
-def role(visit: Visit) -> Response:
-    """Give somebody a role in a community, or take it away."""
-    community = visit.fields.get("community", "").strip()
-    if not community:
-        return people(visit, status=400, error="Name a community, or * for all.")
+def community_roles(visit: Visit, *, status: int = 200, error: str = "") -> Response:
+    """Who has which role in one community; `*` is everywhere."""
+    with reading(visit.desk.store) as connection:
+        found = accounts.users_of(connection, [visit.community, EVERYWHERE])
+    return page(visit, "roles.html", status, people=found, error=error, roles=list(Role), place=visit.community)
+
+
+def set_community_role(visit: Visit) -> Response:
+    """Give somebody a role in a community, or take it away. An admin of that community may: nobody else is concerned."""
+    community, name = visit.community, visit.fields.get("user", "")
     try:
         wanted = _role(visit.fields.get("role", ""))
         with People(visit.desk.store).change() as change:
-            other = _somebody(visit, change.connection)
+            other = accounts.find_user(change.connection, name)
+            if other is None:
+                return community_roles(visit, status=400, error=f"There is nobody named {name[:80]!r}.")
             accounts.set_role(change.connection, other.id, community, wanted)
             _keep_an_admin(change.connection, other)
             details = {"role": wanted.value if wanted else None}
             change.event(community, kind="role_set", author=visit.me.name, subject=other.id, details=details)
     except ConfigurationError as error:
-        return people(visit, status=400, error=f"Not changed: {error}.")
-    return redirect("/people")
+        return community_roles(visit, status=400, error=f"Not changed: {error}.")
+    return redirect(f"/roles?community={quote(community, safe='')}")
 
 
 def _keep_an_admin(connection: Connection, changed: User) -> None:

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from fastapi import Response
 
+from guardrail.audit.people import People
 from guardrail.errors import ConfigurationError
 from guardrail.review import accounts, limits
 from guardrail.review.access import COOKIE, FORM_COOKIE, Denied, Route, Visit, enter, same_origin
@@ -15,6 +16,7 @@ from guardrail.review.accounts import Preferences, User
 from guardrail.review.database import reading, writing
 from guardrail.review.keys import new_token
 from guardrail.review.render import STATIC, page, redirect, static
+from guardrail.review.roles import EVERYWHERE
 
 __all__ = [
     "HELD",
@@ -182,10 +184,11 @@ def save_password(visit: Visit) -> Response:
     if known is None:
         return me(visit, status=400, error="That is not your password.")
     try:
-        with writing(visit.desk.store) as connection:
-            accounts.set_password(connection, passwords, user, new)
+        with People(visit.desk.store).change() as change:
+            accounts.set_password(change.connection, passwords, user, new)
+            change.event(EVERYWHERE, kind="password_changed", author=user.name, subject=user.id)
             token = accounts.start_session(
-                connection, user, visit.desk.session_lasts, visit.request.headers.get("user-agent", "")
+                change.connection, user, visit.desk.session_lasts, visit.request.headers.get("user-agent", "")
             )
     except ConfigurationError as error:
         return me(visit, status=400, error=f"Not changed: {error}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from urllib.parse import quote
 
 from fastapi import Response
@@ -13,8 +14,9 @@ from guardrail.review import queue, verdicts
 from guardrail.review.access import Denied, Visit
 from guardrail.review.accounts import find_user
 from guardrail.review.database import reading, writing
-from guardrail.review.priority import SEVERE_RISK
-from guardrail.review.render import communities_of, page, redirect
+from guardrail.review.diff import shorten
+from guardrail.review.priority import SEVERE_RISK, severe
+from guardrail.review.render import communities_of, document, page, redirect
 from guardrail.review.roles import Role, role_in
 from guardrail.review.similar import Neighbours
 from guardrail.review.statement import statement
@@ -22,8 +24,8 @@ from guardrail.review.verdicts import Conflict, Given
 from guardrail.review.view import gather, pieces_of
 from guardrail.types import State
 
-__all__ = ["assign", "comment", "decision", "home", "label", "prefer", "reopen", "similar", "statement_of", "take_next",
-           "text", "verdict", "waiting"]  # fmt: skip
+__all__ = ["assign", "comment", "decision", "home", "label", "prefer", "reopen", "search", "similar", "statement_of", "take_next",
+           "text", "urgent", "verdict", "waiting"]  # fmt: skip
 
 _INLINE_FILL = 200  # decisions that a page looks through itself; more is left to the background
 _LONGEST_COMMENT = 10_000
@@ -56,8 +58,9 @@ def waiting(visit: Visit) -> Response:
             raise Denied(400, f"{error}.") from None
         excerpts = queue.excerpts(connection, [item.decision_id for item in items])
         counts = queue.counts(connection, community)
+        held = queue.urgent(connection, community)
     return page(
-        visit, "queue.html", items=items, following=following, counts=counts, view=view, rule=rule, behind=behind,
+        visit, "queue.html", items=items, following=following, counts=counts, view=view, rule=rule, behind=behind, held=held,
         excerpts=excerpts, severe=grave,
     )  # fmt: skip
 
@@ -67,6 +70,37 @@ def grave(item: queue.Item) -> bool:
     return item.state in {State.ESCALATED, State.BLOCKED} or item.risk >= SEVERE_RISK
 
 
+def urgent(visit: Visit) -> Response:
+    """How many drafts are held while their readers wait: the open page of the queue asks from time to time."""
+    with reading(visit.desk.store) as connection:
+        return document({"held": queue.urgent(connection, visit.community)})
+
+
+def search(visit: Visit) -> Response:
+    """Decisions by words in their texts, or by the beginning of an id."""
+    words = visit.given("text").strip()
+    found: Sequence[StoredDecision] = ()
+    error = ""
+    if words:
+        try:
+            found = visit.desk.store.list(community=visit.community, text=words, limit=40).items
+        except ConfigurationError as problem:
+            error = f"{problem}."
+        keys = visit.desk.store.find_ids(words, limit=5) if len(words) >= 6 else ()
+        named = [one for key in keys if (one := visit.desk.store.get(key)) and one.community == visit.community]
+        found = [*named, *(one for one in found if one.id not in {other.id for other in named})]
+    return page(
+        visit,
+        "search.html",
+        400 if error else 200,
+        text=words,
+        found=found,
+        error=error,
+        severe=severe,
+        shorten=shorten,
+    )
+
+
 def take_next(visit: Visit) -> Response:
     """Hand the visitor the most urgent item that nobody works on."""
     return _next(visit, skip="")
@@ -74,7 +108,9 @@ def take_next(visit: Visit) -> Response:
 
 def _next(visit: Visit, skip: str) -> Response:
     with writing(visit.desk.store) as connection:
-        key = queue.claim_next(connection, visit.community, visit.me.name, skip)
+        queue.calm(connection, visit.community)
+        lead = visit.may(Role.LEAD)
+        key = queue.claim_next(connection, visit.community, visit.me.name, skip=skip, lead=lead)
     return redirect(decision_path(key) if key else f"/queue?community={quote(visit.community, safe='')}")
 
 

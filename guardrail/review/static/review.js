@@ -59,6 +59,22 @@ window.addEventListener("beforeunload", (event) => {
   if (typed && !sending) event.preventDefault();
 });
 
+// While the queue is open, say so when a new draft is held: somebody waits for it.
+const urgent = document.querySelector("[data-urgent]");
+if (urgent) {
+  setInterval(async () => {
+    if (document.hidden) return;
+    try {
+      const answer = await fetch(urgent.dataset.urgent, { credentials: "same-origin" });
+      const { held } = await answer.json();
+      urgent.hidden = held <= Number(urgent.dataset.known);
+      document.title = document.title.replace(/^(\(\d+\) )?/, urgent.hidden ? "" : `(${held}) `);
+    } catch {
+      // the next try may reach the server
+    }
+  }, 15000);
+}
+
 for (const section of document.querySelectorAll("[data-load]")) {
   const place = section.querySelector("[data-place]");
   const look = new IntersectionObserver(async (seen) => {
