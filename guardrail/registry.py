@@ -21,6 +21,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "guardrail.classifiers": MappingProxyType(
             {
+                "direction": "guardrail.classifiers.direction:build",
                 "judge": "guardrail.classifiers.llm_judge:build",
                 "linear": "guardrail.classifiers.linear:build",
                 "moderation_api": "guardrail.classifiers.moderation_api:build",
