@@ -184,10 +184,23 @@ class Guardrail:
         conversation: str | None = None,
         subject: str | None = None,
     ) -> list[Decision]:
-        """`moderate` in a worker thread: the event loop is never blocked by a model or the database."""
-        return await asyncio.to_thread(
-            self.moderate, passages, request_id=request_id, conversation=conversation, subject=subject
-        )
+        """`moderate` in a worker thread: the event loop is never blocked by a model or the database.
+
+        If the task is cancelled, rewriters stop between two steps; what was decided is still recorded.
+        """
+        from guardrail.rewrite.base import abandoned
+
+        stop = threading.Event()
+        token = abandoned.set(stop.is_set)  # the thread gets a copy of this task's context
+        try:
+            return await asyncio.to_thread(
+                self.moderate, passages, request_id=request_id, conversation=conversation, subject=subject
+            )
+        except asyncio.CancelledError:
+            stop.set()
+            raise
+        finally:
+            abandoned.reset(token)
 
     def rewrite(self, text: str, *, context: Sequence[str] = (), seed: int | None = None) -> Decision:
         """Judge and repair one output; not recorded."""

@@ -18,7 +18,7 @@ import numpy as np
 from guardrail.errors import GuardrailError
 from guardrail.judge import Judge, Verdict, trim
 from guardrail.log import Logger
-from guardrail.rewrite.base import Rewriter, RewriteRequest
+from guardrail.rewrite.base import Rewriter, RewriteRequest, abandoned
 from guardrail.rewrite.redact import MARK
 from guardrail.rewrite.select import rank
 from guardrail.text.segment import fenced_code, sentences
@@ -155,6 +155,7 @@ class Repairer:
         redacts: bool,
     ) -> RewriteRequest:
         start, end = stretch.span
+        gone = abandoned.get()
         inside = [(a, b) for a, b in verdict.matches if a < end and b > start]
         matches = {(a, b): (max(a, start) - start, min(b, end) - start) for a, b in inside}
         before = passage.text[:start] or (passage.context[-1] if passage.context else "")
@@ -170,7 +171,7 @@ class Repairer:
             strength=self._document.rewrite.strength,
             mode=self._document.rewrite.mode,
             seed=seed,
-            cancelled=lambda: time.monotonic() > deadline,
+            cancelled=lambda: time.monotonic() > deadline or gone(),
             forbidden=None if redacts else self._judge.forbidden(passage.stage),
         )
 

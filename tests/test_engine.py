@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from guardrail.engine import Guardrail
-from guardrail.errors import AuditUnavailable, PolicyError
+from guardrail.errors import AuditUnavailable, PolicyError, RewriteFailure
 from guardrail.rewrite.base import Proposal
 from guardrail.settings import Settings
 from guardrail.types import Action, Passage, Stage, State
@@ -210,6 +210,33 @@ def test_async_calls_do_not_run_on_the_event_loop(make, store: Store) -> None:
     decisions = asyncio.run(many())
     assert [d[0].text for d in decisions] == [f"text {i} [removed]" for i in range(20)]
     assert threading.get_ident() not in store.threads
+
+
+def test_a_cancelled_task_stops_the_rewriter_and_is_still_recorded(make, store: Store) -> None:
+    started, stopped = threading.Event(), threading.Event()
+
+    class Patient(Fixed):
+        def propose(self, requests):
+            started.set()
+            for _ in range(1000):
+                if requests[0].cancelled():
+                    stopped.set()
+                    raise RewriteFailure("cancelled")
+                threading.Event().wait(0.01)
+            return [[] for _ in requests]
+
+    guard = make(Patient())
+
+    async def leave() -> None:
+        task = asyncio.create_task(guard.amoderate([Passage("one blargh")]))
+        await asyncio.to_thread(started.wait, 10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(leave())  # waits for its threads
+    assert stopped.is_set()
+    assert len(store.rows) == 1
 
 
 def test_an_edited_policy_is_picked_up_and_a_broken_edit_is_not(make, tmp_path: Path) -> None:

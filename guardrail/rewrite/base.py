@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,6 +12,9 @@ from guardrail.types import Span
 if TYPE_CHECKING:
     from guardrail.dglm.guidance import Guide
     from guardrail.settings import Settings
+
+abandoned: ContextVar[Callable[[], bool]] = ContextVar("abandoned", default=lambda: False)
+"""Whether the caller of the present call has gone away, a cancelled task say; rewriters then stop between two steps."""
 
 
 @dataclass(frozen=True, slots=True)
