@@ -1,7 +1,9 @@
 """What `guardrail.wrap` adds to a call: wrapped over unwrapped, against a loopback server, under a policy of patterns.
 
-Both clients call in turns, in one process. Every wrapped call judges input and output and makes two decisions durable in
-SQLite before it returns. Prints one JSON object with medians and the ratio; a share blocked above 0 would void it.
+All clients call in turns, in one process. Every wrapped call judges input and output and records two decisions: in SQLite
+before it returns (`commit`), on the local disk (`spool`), or in memory (`async`), as `audit.durability` says. `cpu_us` is
+processor time, the server's included, which other load on the machine hardly touches; the rest is wall time. Prints one
+JSON object with medians and the ratio for `commit`; `changed` above 0 would void it.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ rules: {insults: {stages: [input, output], weights: {insults: 1.0}, thresholds: 
 """
 ANSWER = "We looked at the logs of last night and found that the backup had started twice, so the disk was full."
 CALLS = 300
+WARM_UP = 20
 
 
 class Model(BaseHTTPRequestHandler):
@@ -65,49 +68,61 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "patterns.yaml"
         path.write_text(POLICY, encoding="utf8")
-        settings = load_settings(overrides={"audit.url": f"sqlite:///{folder}/audit.sqlite"})
-        guard = Guardrail(path, settings=settings)
-        plain = openai.OpenAI(api_key="none", base_url=url)
-        wrapped = guardrail.wrap(openai.OpenAI(api_key="none", base_url=url), guard=guard)
+        clients = {"plain": openai.OpenAI(api_key="none", base_url=url)}
+        guards = {}
+        for durability in ("commit", "spool", "async"):
+            overrides = {
+                "audit.url": f"sqlite:///{folder}/{durability}.sqlite",
+                "audit.durability": durability,
+                "audit.spool": f"{folder}/{durability}-spool",
+            }
+            guards[durability] = Guardrail(path, settings=load_settings(overrides=overrides))
+            clients[durability] = guardrail.wrap(openai.OpenAI(api_key="none", base_url=url), guard=guards[durability])
 
         def call(client: openai.OpenAI, turn: int) -> str:
             question = [{"role": "user", "content": f"Why was the disk full on day {turn}?"}]
             reply = client.chat.completions.create(model="m", messages=question)  # type: ignore[arg-type]
             return reply.choices[0].message.content or ""
 
-        times: dict[str, list[float]] = {"plain": [], "wrapped": []}
+        walls: dict[str, list[float]] = {name: [] for name in clients}
+        cpus: dict[str, list[float]] = {name: [] for name in clients}
         changed = 0
-        for turn in range(CALLS + 20):
-            sides: list[tuple[str, openai.OpenAI]] = [("plain", plain), ("wrapped", wrapped)]
-            for name, client in sides if turn % 2 else sides[::-1]:
-                elapsed, said = timed(lambda client=client, turn=turn: call(client, turn))
+        names = list(clients)
+        for turn in range(CALLS + WARM_UP):
+            for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                wall, cpu, said = timed(lambda name=name, turn=turn: call(clients[name], turn))
                 changed += said != ANSWER
-                if turn >= 20:
-                    times[name].append(elapsed)
-        judged = statistics.median(timed(lambda: guard.check(ANSWER))[0] for _ in range(200))
-        guard.close()
-        for client in (plain, wrapped):
+                if turn >= WARM_UP:
+                    walls[name].append(wall)
+                    cpus[name].append(cpu)
+        judged = [timed(lambda: guards["commit"].check(ANSWER)) for _ in range(200)]
+        for guard in guards.values():
+            guard.close()
+        for client in clients.values():
             client.close()
     server.shutdown()
-    medians = {name: statistics.median(values) for name, values in times.items()}
+    wall = {name: statistics.median(values) for name, values in walls.items()}
+    cpu = {name: statistics.median(values) for name, values in cpus.items()}
     report = {
         "benchmark": "wrap",
         "calls": CALLS,
         "changed": changed,
-        "plain_us": round(medians["plain"], 1),
-        "wrapped_us": round(medians["wrapped"], 1),
-        "added_us": round(medians["wrapped"] - medians["plain"], 1),
-        "of_which_one_check_us": round(judged, 1),
-        "ratio": round(medians["wrapped"] / medians["plain"], 3),
+        "plain_us": round(wall["plain"], 1),
+        "plain_cpu_us": round(cpu["plain"], 1),
+        "added_us": {name: round(wall[name] - wall["plain"], 1) for name in guards},
+        "added_cpu_us": {name: round(cpu[name] - cpu["plain"], 1) for name in guards},
+        "of_which_one_check_us": round(statistics.median(result[0] for result in judged), 1),
+        "of_which_one_check_cpu_us": round(statistics.median(result[1] for result in judged), 1),
+        "ratio": round(wall["commit"] / wall["plain"], 3),
     }
     print(json.dumps(report))
 
 
-def timed(work: Callable[[], str | object]) -> tuple[float, str | object]:
-    """Return microseconds and the result."""
-    started = time.perf_counter()
+def timed(work: Callable[[], str | object]) -> tuple[float, float, str | object]:
+    """Return microseconds of wall time and of processor time, and the result."""
+    started, busy = time.perf_counter(), time.process_time()
     result = work()
-    return (time.perf_counter() - started) * 1e6, result
+    return (time.perf_counter() - started) * 1e6, (time.process_time() - busy) * 1e6, result
 
 
 if __name__ == "__main__":

@@ -39,7 +39,11 @@ async def agent(example: Any, upstream: Any, guard: Any) -> Any:
 
 
 async def run(agent: Any, question: str) -> str:
-    return str((await agents.Runner.run(agent, question)).final_output)
+    """The answer, or what the SDK says where a content filter ended it: it takes such a response for an error."""
+    try:
+        return str((await agents.Runner.run(agent, question)).final_output)
+    except agents.exceptions.ModelBehaviorError as error:
+        return str(error)
 
 
 async def test_answers(agent: Any, upstream: Any, reply: Any) -> None:
@@ -49,11 +53,11 @@ async def test_answers(agent: Any, upstream: Any, reply: Any) -> None:
     assert SECRET not in answer
     assert answer.startswith("Oh. The key is ")
     upstream.reply = reply(texts=(f"Oh. {BAD}",))
-    assert await run(agent, "Good morning") == REFUSAL
+    assert "content_filter" in await run(agent, "Good morning")
 
 
 async def test_questions(agent: Any, upstream: Any) -> None:
-    assert await run(agent, BAD) == REFUSAL
+    assert "content_filter" in await run(agent, BAD)
     assert upstream.paths == []
     await run(agent, f"My key is {SECRET}.")
     assert SECRET not in upstream.seen
@@ -74,4 +78,4 @@ async def test_tools(agent: Any, upstream: Any, reply: Any) -> None:
     assert await run(agent, "What is the weather in Oslo?") == "Sunny."
     assert "It is sunny in Oslo." in json.dumps(upstream.requests[-1])
     upstream.queue = [reply(arguments=json.dumps({"city": "zorgle"}), tool="weather")]
-    assert await run(agent, "And there?") == REFUSAL
+    assert "content_filter" in await run(agent, "And there?")
