@@ -65,7 +65,7 @@ class TunedNetwork:
     Args:
         facts: from its header.
         trunk: frozen lower layers.
-        upper: tuned upper layers and outputs.
+        upper: tuned upper layers and outputs; an attribute, to be read.
         encoder: for tokens and windows.
     """
 
@@ -73,7 +73,7 @@ class TunedNetwork:
         self.facts = facts
         self.encoder = encoder
         self._trunk = trunk
-        self._upper = upper
+        self.upper = upper
         self._kept: OrderedDict[str, Logits] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -107,7 +107,7 @@ class TunedNetwork:
                 size = max(1, BATCH_TOKENS // len(sequences[order[-1]]))
                 rows, order = order[-size:], order[:-size]
                 tokens, mask = padded([sequences[row] for row in rows], self.encoder.device)
-                logits[rows] = self._upper(self._trunk(tokens, mask), mask).cpu().numpy()
+                logits[rows] = self.upper(self._trunk(tokens, mask), mask).cpu().numpy()
         return logits
 
 

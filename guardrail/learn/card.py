@@ -21,6 +21,18 @@ DESCRIPTIONS: Mapping[str, str] = {
     "self_harm": "Wishes, plans, encouragement or instructions to harm oneself; grief and help are not meant.",
     "jailbreak": "Prompts that try to talk a model out of its rules by role-play, invented modes or pressure.",
     "prompt_injection": "Instructions to the model that hide in content which it should only read.",
+    "severe_toxicity": "Toxicity of the worst kind: hateful, obscene and aggressive at once.",
+    "sexism": "Contempt, threats or stereotypes aimed at people because of their sex.",
+    "harassment": "Abuse aimed at somebody who takes part in the conversation.",
+    "illicit_request": "Requests for help with something illegal or harmful; dangerous words alone are not meant.",
+    "unsafe_advice": "Replies that could hurt a person who follows them.",
+    "offensive_in_context": "Replies that are offensive to the one they answer. Judged here without the context.",
+    "prompt_extraction": "Attempts to make a model show its instructions.",
+    "refusal": "A model declines to do what was asked.",
+    "impatience": "Issue comments that press others to hurry.",
+    "frustration": "Issue comments that vent bitter frustration.",
+    "mocking": "Issue comments that make fun of others.",
+    "sentiment": "Positive feeling (high) against negative feeling (low). A mood, not a harm.",
     "courtesy": "Polite, considerate wording (high) against brusque or insulting wording (low). A style, not a harm.",
 }
 

@@ -124,7 +124,7 @@ class TunedSession:
         if not progress.finished:
             return progress
         trunk = Trunk(self.encoder.transformer, FROZEN)
-        whole = [self._states(split).fill(trunk, deadline) for split in self.parts if self.parts[split]]
+        whole = [self.states(split).fill(trunk, deadline) for split in self.parts if self.parts[split]]
         return progress if all(whole) else Progress(progress.step - 1, progress.steps, progress.loss)
 
     def finish(self, path: Path, command: str, resamples: int = RESAMPLES) -> dict[str, TunedFigures]:
@@ -141,7 +141,8 @@ class TunedSession:
         write_tuned(path, upper, self.heads, FROZEN, self.encoder.sha256, notes)
         return {name: self._figures(name, calibrated[name], *scored, resamples) for name, scored in self._scored(upper)}
 
-    def _states(self, split: str) -> TrunkStates:
+    def states(self, split: str) -> TrunkStates:
+        """Hidden states of the drawn "dev" or "test" rows, there once `run` has finished."""
         texts = [row.text for row in self.parts[split]]
         dim = int(self.encoder.transformer.config.hidden_size)
         return TrunkStates([cut(ids) for ids in self.encoder.tokens(texts)], self.folder / split, dim)
@@ -149,7 +150,7 @@ class TunedSession:
     def _calibrate(self, upper: Upper) -> dict[str, bool]:
         """Fold Platt scaling into the outputs; say for which labels the dev rows sufficed."""
         rows = self.parts["dev"]
-        logits = score_states(upper, self._states("dev")) if rows else np.empty((0, len(self.heads)))
+        logits = score_states(upper, self.states("dev")) if rows else np.empty((0, len(self.heads)))
         sources = np.array([row.source for row in rows])
         emphasis = np.array([row.weight for row in rows], dtype=np.float64)
         done: dict[str, bool] = {}
@@ -173,7 +174,7 @@ class TunedSession:
 
     def _scored(self, upper: Upper) -> list[tuple[str, tuple[Floats, Floats | None]]]:
         """Label to the probabilities of the test rows, and those of the linear head where there is one."""
-        states = self._states("test")
+        states = self.states("test")
         logits = score_states(upper, states)
         vectors = sentence_vectors(self.encoder, states)
         found: list[tuple[str, tuple[Floats, Floats | None]]] = []

@@ -148,7 +148,7 @@ def test_labels_and_files_that_are_not_there_are_refused(network: Path, tmp_path
 
 def test_hidden_states_give_the_same_vectors_and_scores_as_the_encoder(session: TunedSession, encoder: Encoder) -> None:
     texts = [row.text for row in session.parts["test"]]
-    states = session._states("test")
+    states = session.states("test")
     np.testing.assert_allclose(sentence_vectors(encoder, states), encoder.encode(texts), atol=5e-3)  # float16 states
     upper = session.training.averaged()
     tokens, mask = padded(encoder.tokens(texts[:3]))

@@ -1,9 +1,10 @@
-"""Measure the shipped heads on sets that no head was ever trained on, and add the figures to their summary.
+"""Measure the shipped heads, linear and tuned, on sets that neither was ever trained on.
 
-    python training/recipes/heads_external.py --data ../shared/data/labelled --heads guardrail/pretrained/heads
+    python training/recipes/heads_external.py --data ../shared/data/labelled --out guardrail/pretrained/external.json
 
 Most of these sets may be used for measuring only. `unintended-bias-madlibs` is a bias test: half of the sentences about
-every group of people are toxic, by template, so a fair head ranks them equally well whatever the group.
+every group of people are toxic, by template, so a fair head ranks them equally well whatever the group. Both tiers read
+the first 64 word pieces of a text; the frozen lower layers are computed once for both.
 """
 
 from __future__ import annotations
@@ -11,19 +12,24 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections import defaultdict
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from guardrail.classifiers.linear import read_head
+from guardrail.classifiers.linear import list_heads, load_head
+from guardrail.classifiers.network import Trunk
+from guardrail.classifiers.tuned import SHIPPED, load_tuned
 from guardrail.encoder import Encoder, load_encoder
+from guardrail.evaluate.bias import measure_bias
 from guardrail.evaluate.data import LabelledText, labels_of, read_labelled
-from guardrail.evaluate.heads import evaluate_heads, head_probabilities
-from guardrail.evaluate.metrics import quick_auroc
-from guardrail.policy.bundle import LinearHead
+from guardrail.evaluate.metrics import Floats, evaluate_scores
+from guardrail.learn.tuned import FROZEN, score_states
+from guardrail.learn.tuned_data import TrunkStates, cut
+from guardrail.learn.tuned_session import sentence_vectors
 
 SETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # name: files, heads
     "tweeteval-offensive": (("tweeteval-offensive",), ("toxicity",)),
@@ -34,51 +40,50 @@ SETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # name: files, hea
     "ethos": (("ethos",), ("identity_hate", "violence")),
     "email-politeness": (("email-politeness",), ("courtesy",)),
     "tensor-trust and oktest": (("tensor-trust", "oktest"), ("prompt_injection",)),
+    "trustllm-misuse-dna and oktest": (("trustllm-misuse-dna", "oktest"), ("illicit_request",)),
 }
 BIAS = "unintended-bias-madlibs"
+TOKENS = 64
 
 
 def test_rows(folder: Path, files: Sequence[str], limit: int) -> list[LabelledText]:
+    """At most `limit` test rows, a fixed draw."""
     rows = [row for name in files for row in read_labelled(folder / f"{name}.jsonl.gz") if row.split == "test"]
     random.Random(0).shuffle(rows)
     return rows[:limit]
 
 
-def external(folder: Path, heads: dict[str, LinearHead], encoder: Encoder, limit: int) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for title, (files, names) in SETS.items():
-        rows = test_rows(folder, files, limit)
-        reports = evaluate_heads(rows, {name: heads[name] for name in names}, encoder)
-        for name in names:
-            found.setdefault(name, {})[title] = reports[name].as_json()
-    return found
-
-
-def identity_bias(folder: Path, head: LinearHead, encoder: Encoder, limit: int) -> dict[str, Any]:
-    """AUROC inside each group's sentences, and the share flagged at 0.5 of its harmless ones."""
-    rows = test_rows(folder, (BIAS,), limit)
-    scores = head_probabilities(rows, {head.name: head}, encoder)[head.name]
-    toxic = labels_of(rows, "toxicity") > 0.5
-    members: dict[str, list[int]] = defaultdict(list)
-    for number, row in enumerate(rows):
-        members[str(row.meta["identity"])].append(number)
-    aurocs = {name: quick_auroc(scores[of], toxic[of]) for name, of in members.items() if len(of) >= 50}
-    flagged = {
-        name: float((scores[of][~toxic[of]] >= 0.5).mean()) for name, of in members.items() if (~toxic[of]).sum() >= 25
-    }
-    values = np.array([value for value in aurocs.values() if value is not None])
+def both_tiers(rows: Sequence[LabelledText], encoder: Encoder) -> dict[str, dict[str, Floats]]:
+    """Tier to head to (N,) probabilities."""
+    with tempfile.TemporaryDirectory() as folder:
+        sequences = [cut(ids, TOKENS) for ids in encoder.tokens([row.text for row in rows])]
+        states = TrunkStates(sequences, Path(folder), encoder.dim)
+        states.fill(Trunk(encoder.transformer, FROZEN))
+        vectors = sentence_vectors(encoder, states)
+        linear = {name: vectors @ load_head(name).weight + load_head(name).bias for name in list_heads()}
+        tuned: dict[str, Floats] = {}
+        if SHIPPED.is_file():
+            network = load_tuned(encoder)
+            logits = score_states(network.upper, states)
+            tuned = {name: logits[:, column] for column, name in enumerate(network.facts.heads)}
     return {
-        "rows": len(rows),
-        "auroc": quick_auroc(scores, toxic),
-        "groups": len(values),
-        "group_auroc": {
-            "lowest": float(values.min()),
-            "median": float(np.median(values)),
-            "highest": float(values.max()),
-        },
-        "flagged_harmless": {
-            "median": float(np.median(list(flagged.values()))),
-            "worst": dict(sorted(flagged.items(), key=lambda item: -item[1])[:5]),
+        tier: {name: np.asarray(1 / (1 + np.exp(-np.clip(values, -30, 30)))) for name, values in found.items()}
+        for tier, found in (("linear", linear), ("tuned", tuned))
+    }
+
+
+def measured(rows: Sequence[LabelledText], scores: Mapping[str, Mapping[str, Floats]], head: str) -> dict[str, Any]:
+    """Tier to the figures of one head."""
+    labels = labels_of(rows, head)
+    keep = ~np.isnan(labels) & (labels != 0.5)
+    y = labels[keep] > 0.5
+    return {
+        "n": int(keep.sum()),
+        "positives": int(y.sum()),
+        **{
+            tier: {name: each.as_json() for name, each in evaluate_scores(of[head][keep], y, resamples=500).items()}
+            for tier, of in scores.items()
+            if head in of
         },
     }
 
@@ -86,17 +91,32 @@ def identity_bias(folder: Path, head: LinearHead, encoder: Encoder, limit: int) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data/labelled"))
-    parser.add_argument("--heads", type=Path, default=Path("guardrail/pretrained/heads"))
+    parser.add_argument("--out", type=Path, default=Path("guardrail/pretrained/external.json"))
     parser.add_argument("--limit", type=int, default=1_500, help="test rows of each set")
     arguments = parser.parse_args()
-    heads = {path.stem: read_head(path) for path in sorted(arguments.heads.glob("*.safetensors"))}
     encoder = load_encoder()
-    summary = arguments.heads / "metrics.json"
-    document = json.loads(summary.read_text(encoding="utf-8"))
-    document["never_trained_on"] = external(arguments.data, heads, encoder, arguments.limit)
-    document["identity_bias"] = identity_bias(arguments.data, heads["toxicity"], encoder, 4 * arguments.limit)
-    summary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps({key: document[key] for key in ("never_trained_on", "identity_bias")}, indent=2))
+    parts = {title: test_rows(arguments.data, files, arguments.limit) for title, (files, _) in SETS.items()}
+    parts[BIAS] = test_rows(arguments.data, (BIAS,), 4 * arguments.limit)
+    pool = [replace(row, source=title) for title, rows in parts.items() for row in rows]
+    everything = both_tiers(pool, encoder)
+    document: dict[str, Any] = {"rows_per_set": arguments.limit, "never_trained_on": {}}
+    for title, (_, heads) in SETS.items():
+        inside = np.array([row.source == title for row in pool])
+        rows = [row for row, kept in zip(pool, inside, strict=True) if kept]
+        own = {tier: {name: values[inside] for name, values in of.items()} for tier, of in everything.items()}
+        for head in heads:
+            document["never_trained_on"].setdefault(head, {})[title] = measured(rows, own, head)
+    inside = np.array([row.source == BIAS for row in pool])
+    rows = [row for row, kept in zip(pool, inside, strict=True) if kept]
+    toxic = labels_of(rows, "toxicity") > 0.5
+    named = [frozenset([str(row.meta["identity"])]) for row in rows]
+    document["identity_bias"] = {
+        tier: measure_bias(of["toxicity"][inside], toxic, named).as_json()
+        for tier, of in everything.items()
+        if "toxicity" in of
+    }
+    arguments.out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(document, indent=2))
 
 
 if __name__ == "__main__":
