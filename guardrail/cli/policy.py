@@ -19,6 +19,7 @@ from guardrail.cli.common import (
     note,
     open_settings,
 )
+from guardrail.cli.tuning import diff, taught_overlap, tune
 from guardrail.errors import ConfigurationError, PolicyError
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from guardrail.types import Decision
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.command("tune")(tune)
+app.command("diff")(diff)
 
 Names = Annotated[list[str] | None, typer.Argument(help="Names or files of policies; default: all that can be found.")]
 
@@ -195,6 +198,9 @@ def _tested(name: str, cases: Path | None, settings: Settings) -> dict[str, Any]
             f"policy {name!r} has no examples: write tests/{policy.name}.yaml beside it, or pass --cases FILE"
         )
     examples = load_corpus(path).cases
+    seen = taught_overlap(policy, [case.text for case in examples])
+    if seen:
+        note(f"warning: {len(seen)} cases taught a classifier of this policy, so they test nothing: {seen[0][:60]!r}")
     decisions = Guardrail(policy, settings=settings).check_many([case.passage for case in examples])
     results = [_Result(case, decision) for case, decision in zip(examples, decisions, strict=True)]
     return {
@@ -205,6 +211,7 @@ def _tested(name: str, cases: Path | None, settings: Settings) -> dict[str, Any]
         "failed": _as_json(results, right=False, known=False),
         "known": _as_json(results, right=False, known=True),
         "mended": _as_json(results, right=True, known=True),
+        "taught": seen,
     }
 
 
