@@ -12,11 +12,25 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, Dialect, Select, Table, Update, bindparam, column, func, select
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import (
+    JSON,
+    Connection,
+    CursorResult,
+    Dialect,
+    Select,
+    Table,
+    Text,
+    Update,
+    bindparam,
+    cast,
+    column,
+    func,
+    select,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.types import TypeDecorator
 
-__all__ = ["ArrayInsert", "Insert", "Statement", "score_insert"]
+__all__ = ["ArrayInsert", "Insert", "Statement", "make_insert"]
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -48,6 +62,9 @@ class Statement:
 _CHUNKS = (256, 64, 16, 4, 1)
 """Rows per statement. Few sizes, so that drivers and PostgreSQL keep the statements prepared."""
 
+_FEW = 5
+"""Fewer rows are not worth an array per column."""
+
 _MAX_PARAMETERS = 16_000
 """Of one statement: SQLite allows 32,766, PostgreSQL 65,535."""
 
@@ -55,8 +72,8 @@ _MAX_PARAMETERS = 16_000
 class Insert:
     """Inserts rows (mappings with every column) into one table, many rows in one statement.
 
-    One statement for many rows is one message to PostgreSQL. On SQLite it is one call into the library, which lets go of
-    Python's lock: an `executemany` would fight for the lock again after every row while other threads prepare theirs.
+    On SQLite one statement is one call into the library, which lets go of Python's lock: an `executemany` would fight for
+    the lock again after every row, while other threads prepare theirs.
 
     Args:
         table: where to.
@@ -95,26 +112,39 @@ class Insert:
 
 
 class ArrayInsert:
-    """Inserts rows into one PostgreSQL table of plain columns (strings and numbers), as one array per column.
+    """Inserts rows into one PostgreSQL table as one array per column: one short statement, however many rows.
 
-    An `executemany` sends PostgreSQL a message for every row; `INSERT ... SELECT FROM unnest(...)` is one message.
+    Between two statements other threads take Python's lock, and the transaction that all of them wait for must get it back.
+
+    A few rows go the plain way, which costs less to prepare.
 
     Args:
         table: where to.
+        dialect: of the engine whose connections will be used.
     """
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, dialect: Dialect) -> None:
+        self._few = Insert(table, dialect)
         self._names = [item.name for item in table.columns]
-        arrays = [bindparam(item.name, type_=ARRAY(item.type)) for item in table.columns]
-        given = func.unnest(*arrays).table_valued(*[column(item.name, item.type) for item in table.columns])
-        self._statement = table.insert().from_select(self._names, select(given.render_derived()))
+        kinds = [Text() if isinstance(item.type, JSON) else item.type for item in table.columns]
+        arrays = [bindparam(name, type_=ARRAY(kind)) for name, kind in zip(self._names, kinds, strict=True)]
+        columns = [column(name, kind) for name, kind in zip(self._names, kinds, strict=True)]
+        given = func.unnest(*arrays).table_valued(*columns).render_derived()
+        # JSON arrives as text, because the hash chain has made that text.
+        values = [
+            cast(given.c[item.name], JSONB) if isinstance(item.type, JSON) else given.c[item.name]
+            for item in table.columns
+        ]
+        self._statement = table.insert().from_select(self._names, select(*values))
 
     def __call__(self, connection: Connection, rows: Rows) -> None:
         """Insert `rows` in the open transaction of `connection`."""
-        if rows:
+        if len(rows) < _FEW:
+            self._few(connection, rows)
+        else:
             connection.execute(self._statement, {name: [row[name] for row in rows] for name in self._names})
 
 
-def score_insert(table: Table, dialect: Dialect) -> Insert | ArrayInsert:
-    """Return the faster of the two for a narrow table with many rows, a dozen per decision."""
-    return ArrayInsert(table) if dialect.name == "postgresql" else Insert(table, dialect)
+def make_insert(table: Table, dialect: Dialect) -> Insert | ArrayInsert:
+    """Return the faster of the two for a database."""
+    return ArrayInsert(table, dialect) if dialect.name == "postgresql" else Insert(table, dialect)

@@ -17,7 +17,7 @@ from guardrail.audit import chain
 from guardrail.audit.database import WRITE, DatabaseAway, begin_write, describe, explain, unavailable
 from guardrail.audit.escaping import escape, identifier, unescape
 from guardrail.audit.rows import DecisionRows
-from guardrail.audit.statements import Insert, Statement, score_insert
+from guardrail.audit.statements import Statement, make_insert
 from guardrail.audit.tables import (
     chain_heads,
     decisions,
@@ -82,12 +82,12 @@ class Writer:
         self._add_head = insert(chain_heads).on_conflict_do_nothing()
         self._read_head = Statement(_READ_HEAD, engine.dialect)
         self._move_head = Statement(_MOVE_HEAD, engine.dialect)
-        self._decisions = Insert(decisions, engine.dialect)
-        self._scores = score_insert(scores, engine.dialect)
-        self._reasons = Insert(reasons, engine.dialect)
-        self._rewrites = Insert(rewrites, engine.dialect)
-        self._embeddings = Insert(embeddings, engine.dialect)
-        self._holds = Insert(holds, engine.dialect)
+        self._decisions = make_insert(decisions, engine.dialect)
+        self._scores = make_insert(scores, engine.dialect)
+        self._reasons = make_insert(reasons, engine.dialect)
+        self._rewrites = make_insert(rewrites, engine.dialect)
+        self._embeddings = make_insert(embeddings, engine.dialect)
+        self._holds = make_insert(holds, engine.dialect)
 
     def commit(self, batches: Sequence[Batch]) -> list[AuditUnavailable | None]:
         """Write all batches in one transaction; if one of them cannot be, write the others without it.
