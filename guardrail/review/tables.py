@@ -100,7 +100,9 @@ access_log = Table(
 queue = Table(
     "review_queue",
     metadata,
-    Column("decision_id", String, ForeignKey("decisions.id"), primary_key=True),
+    Column(
+        "decision_id", String, ForeignKey("decisions.id", ondelete="CASCADE"), primary_key=True
+    ),  # retention deletes
     Column("community", String, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),  # of the decision
     Column("status", String, nullable=False),  # open | second | split | done

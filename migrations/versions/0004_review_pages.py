@@ -126,7 +126,9 @@ def work() -> None:
         sa.Column("outcome", sa.String()),
         sa.Column("done_at", MOMENT),
         sa.PrimaryKeyConstraint("decision_id", name=op.f("pk_review_queue")),
-        sa.ForeignKeyConstraint(["decision_id"], ["decisions.id"], name=op.f("fk_review_queue_decision_id_decisions")),
+        sa.ForeignKeyConstraint(
+            ["decision_id"], ["decisions.id"], name=op.f("fk_review_queue_decision_id_decisions"), ondelete="CASCADE"
+        ),
     )
     op.create_index(
         op.f("ix_review_queue_community_status_priority_decision_id"),

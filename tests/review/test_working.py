@@ -367,3 +367,23 @@ def test_work_is_handed_out_once(fresh: Callable[..., Any]) -> None:
     assert lead.post("/decision/assign", id=left, assignee="viewer").status_code == 400
     lead.post("/decision/assign", id=left, assignee="")
     assert lead.post("/next", community="gamers").headers["location"] == f"/decision?id={left}"
+
+
+def test_what_was_erased_or_deleted_leaves_the_pages_whole(fresh: Callable[..., Any]) -> None:
+    from guardrail.audit.erasure import erase, retain
+
+    office = fresh()
+    erased, deleted = office.rewritten(request_id="its-own"), office.rewritten(created_at=1_600_000_000.0)
+    office.fill()
+    erase(office.store, by="admin", decision_id=erased)
+    page = office.browser("viewer").read(erased)
+    assert page.status_code == 200
+    assert "Erased on" in page.text
+    assert "idiot" not in page.text
+    retain(office.store, keep_decisions=365)
+    viewer = office.browser("viewer")
+    assert viewer.read(deleted).status_code == 404
+    queue = viewer.get("/queue", community="gamers")
+    assert queue.status_code == 200
+    assert deleted not in queue.text
+    assert office.store.verify().ok
