@@ -373,7 +373,7 @@ def test_what_was_erased_or_deleted_leaves_the_pages_whole(fresh: Callable[..., 
     from guardrail.audit.erasure import erase, retain
 
     office = fresh()
-    erased, deleted = office.rewritten(request_id="its-own"), office.rewritten(created_at=1_600_000_000.0)
+    deleted, erased = office.rewritten(created_at=1_600_000_000.0), office.rewritten(request_id="its-own")
     office.fill()
     erase(office.store, by="admin", decision_id=erased)
     page = office.browser("viewer").read(erased)
