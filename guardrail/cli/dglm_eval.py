@@ -15,7 +15,9 @@ from guardrail.cli.common import JsonOption, PolicyOption, console, emit_json, e
 from guardrail.errors import DataError
 
 if TYPE_CHECKING:
+    from guardrail.dglm.pipeline import Pipeline
     from guardrail.engine import Guardrail
+    from guardrail.evaluate.bench import Bench
 
 DATA = Path("../shared/data")
 
@@ -46,6 +48,9 @@ def evaluate(
     reference: Annotated[
         bool, typer.Option("--reference", help="Also the paper's 250 steps with backward (slow; needs a network).")
     ] = False,
+    judge_texts: Annotated[
+        int, typer.Option(help="Texts per file that the judges of the suites are trained on, at most.", min=20)
+    ] = 12_000,
     plots: Annotated[Path | None, typer.Option(help="Draw the curves of the suites into this folder.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -58,7 +63,11 @@ def evaluate(
     if suite is None:
         report = _plain(guard, data, pairs, split, limit, samples)
     else:
-        report = _suites(guard, data, pairs, limit, suite, continuations, reference)
+        from guardrail.evaluate.bench import Bench
+
+        report = _suites(
+            guard, Bench(_pipeline(guard), data, cap=judge_texts), pairs, limit, suite, continuations, reference
+        )
         if plots is not None:
             from guardrail.evaluate.tradeoffs import plot_suites
 
@@ -89,15 +98,11 @@ def _plain(
 
 
 def _suites(
-    guard: Guardrail, data: Path, pairs: Path | None, limit: int, suite: Suite, continuations: int, reference: bool
+    guard: Guardrail, bench: Bench, pairs: Path | None, limit: int, suite: Suite, continuations: int, reference: bool
 ) -> dict[str, Any]:
-    from guardrail.dglm.pipeline import load_pipeline
-    from guardrail.evaluate.bench import Bench
     from guardrail.evaluate.continuation_suite import continuation_suite
     from guardrail.evaluate.repair_suite import cost_suite, repair_suite
 
-    settings = guard.settings
-    pipeline = load_pipeline(settings.rewriter.checkpoint, settings.encoder, settings.device)
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -106,7 +111,7 @@ def _suites(
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=error_console) as progress:
-        bench = Bench(pipeline, data, note=lambda what: note(f"{what} ..."))
+        bench.note = lambda what: note(f"{what} ...")
         advance = _advance(progress)
         chosen: dict[Suite, Callable[[], dict[str, Any]]] = {
             Suite.REPAIR: lambda: repair_suite(bench, guard, limit, pairs=pairs, advance=advance),
@@ -117,7 +122,15 @@ def _suites(
         }
         run = list(chosen) if suite is Suite.ALL else [suite]
         figures = {part.value: chosen[part]() for part in run}
-    return {"checkpoint": settings.rewriter.checkpoint, "sha256": pipeline.sha256, "limit": limit, **figures}
+    name = guard.settings.rewriter.checkpoint
+    return {"checkpoint": name, "sha256": bench.pipeline.sha256, "limit": limit, **figures}
+
+
+def _pipeline(guard: Guardrail) -> Pipeline:
+    from guardrail.dglm.pipeline import load_pipeline
+
+    settings = guard.settings
+    return load_pipeline(settings.rewriter.checkpoint, settings.encoder, settings.device)
 
 
 def _advance(progress: Progress) -> Callable[[str, int], None]:

@@ -64,15 +64,17 @@ def cost_suite(bench: Bench, advance: Callable[[str, int], None]) -> dict[str, A
 
 
 def strength_curve(bench: Bench, texts: Sequence[str], advance: Callable[[str, int], None]) -> list[dict[str, Any]]:
-    """Return control, fidelity and fluency of all candidates per mode and strength.
+    """Return control, fidelity and fluency of candidates per mode and strength.
 
-    Control is the share that the judge accepts, fidelity the cosine to the draft, fluency the share that its judge
-    accepts: of every candidate, before anything is selected.
+    Of four candidates per text, before anything is selected: control is the share that the judge accepts, fidelity the
+    cosine to the draft, fluency the share that its judge accepts.
     """
     rows = []
     for mode in ("project", "edit"):
         for strength in STRENGTHS:
-            requests = [SpanRequest(text, guides=bench.guides, mode=mode, strength=strength) for text in texts]
+            requests = [
+                SpanRequest(text, guides=bench.guides, candidates=4, mode=mode, strength=strength) for text in texts
+            ]
             found = []
             for request in requests:
                 found.append([row.text for row in bench.pipeline.rewrite(request)])
