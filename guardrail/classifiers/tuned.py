@@ -93,6 +93,11 @@ class TunedNetwork:
                 self._kept.popitem(last=False)
         return np.stack([found[text] for text in texts])
 
+    def forget(self) -> None:
+        """Drop the outputs that are kept for texts that come again."""
+        with self._lock:
+            self._kept.clear()
+
     def _compute(self, texts: Sequence[str]) -> Logits:
         import torch
 
