@@ -205,7 +205,8 @@ class _Decider:
         self._bundle = assembly.judge.bundle
         document = assembly.policy.document
         self._needed = {
-            stage: {name for rule in document.rules_at(stage).values() for name in rule.weights} for stage in Stage
+            stage.value: {name for rule in document.rules_at(stage).values() for name in rule.weights}
+            for stage in Stage
         }
         self._linear = set(self._bundle.heads) - assembly.others
 
@@ -213,10 +214,12 @@ class _Decider:
         """Return for each row its severity, risk, riskiest rule and why it was skipped (''), and how many used texts."""
         after, risks, top = [0] * len(rows), np.zeros(len(rows)), [""] * len(rows)
         skipped = [self._unfit(row) for row in rows]
-        for stage in Stage:
-            fit = [place for place, row in enumerate(rows) if not skipped[place] and row.stage == stage.value]
-            if fit:
-                self._from_vectors([rows[place] for place in fit], fit, stage, after, risks, top)
+        fit: dict[str, list[int]] = defaultdict(list)
+        for place, row in enumerate(rows):
+            if not skipped[place]:
+                fit[row.stage].append(place)
+        for stage, places in fit.items():
+            self._from_vectors([rows[place] for place in places], places, Stage(stage), after, risks, top)
         again = [place for place, row in enumerate(rows) if from_texts and skipped[place] and row.source_text]
         for place, (severity, risk, rule) in zip(
             again, self._from_texts([rows[place] for place in again]), strict=True
@@ -241,7 +244,7 @@ class _Decider:
         """Why a row cannot be decided from its embedding; '' where it can."""
         if row.state == "not_scanned":
             return "not a text, or not scanned"
-        needed = self._needed[Stage(row.stage)]
+        needed = self._needed[row.stage]
         if row.vectors is None:
             return "no embedding is stored"
         if needed & self._linear and row.encoder != self._assembly.encoder_sha256:
