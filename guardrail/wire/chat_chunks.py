@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from guardrail.errors import ModerationError
 from guardrail.types import Stage
-from guardrail.wire.documents import string_leaves
-from guardrail.wire.formats import now, opaque_leaves, unknown
+from guardrail.wire import documents
+from guardrail.wire.documents import Path, string_leaves
+from guardrail.wire.formats import CHOICE_KEYS, CHUNK_KEYS, now, opaque_leaves, unknown, unread
 from guardrail.wire.pieces import DONE, Event, Form, Part, Piece
 
 __all__ = ["ChatChunks", "answer_form", "answer_schema"]
 
 _REASONING = ("reasoning_content", "reasoning")
 _REASONING_COPIES = ("reasoning_details", "thinking_blocks", "provider_specific_fields")
+_KNOWN_IN_CHOICE = CHOICE_KEYS | {"delta"}
 _NO_TEXT = frozenset(
     {"role", "content", "refusal", "tool_calls", "function_call", "audio", *_REASONING, *_REASONING_COPIES}
 )
@@ -37,6 +40,7 @@ class ChatChunks:
         self._tool: dict[int, Hashable] = {}  # choice -> channel of the tool call now streamed
         self._channels: dict[int, list[Hashable]] = {}
         self._spoken: dict[int, str] = {}  # choice -> the last content that left
+        self._read: set[tuple[Hashable, Path, str]] = set()  # texts under unknown keys
         self._opened: set[int] = set()
         self._ended: set[int] = set()
 
@@ -57,16 +61,28 @@ class ChatChunks:
                 key: data[key] for key in ("id", "object", "created", "model", "system_fingerprint") if key in data
             }
         if not choices:
-            yield Part(event, lane=None)
+            yield Part(event, lane=None, pieces=self._unread(data, CHUNK_KEYS, ()))
         for number, choice in enumerate(choices, 1):
             if not isinstance(choice, dict):
                 raise unknown("A choice of type", type(choice).__name__)
             last = number == len(choices)
             parts = self._choice(event if last and number == 1 else self._like(event, choice, last=last), choice)
-            if (choice.get("delta") or {}).get("images"):  # some providers send pictures beside the text
+            index = choice.get("index")
+            beside = self._unread(data, CHUNK_KEYS, (), index)
+            beside += self._unread(choice, _KNOWN_IN_CHOICE, ("choices", 0), index)
+            pictures = (choice.get("delta") or {}).get("images")  # some providers send them beside the text
+            if beside or pictures:
                 first = next(parts)
-                yield replace(first, unscanned=(*first.unscanned, "images"))
+                yield replace(first, pieces=beside, unscanned=(*first.unscanned, *(("images",) if pictures else ())))
             yield from parts
+
+    def _unread(
+        self, node: dict[str, Any], known: frozenset[str], path: Path, lane: Hashable = None
+    ) -> tuple[Piece, ...]:
+        """Texts under unknown keys; those that every chunk repeats are judged once for each choice."""
+        found = [piece for piece in unread(node, known, path) if (lane, piece.path, piece.text) not in self._read]
+        self._read.update((lane, piece.path, piece.text) for piece in found)
+        return tuple(found)
 
     def _choice(self, event: Event, choice: dict[str, Any]) -> Iterator[Part]:
         index = int(choice.get("index") or 0)
@@ -188,8 +204,11 @@ class ChatChunks:
         return self._like(event, altered)
 
     def with_piece(self, event: Event, piece: Piece, text: str) -> Event:
-        """Chunks carry no whole texts."""
-        raise unknown("A whole text in a chunk at", piece.path)
+        """The chunk with another text under a key of its own."""
+        self._read.clear()  # the next chunk that says the same must be altered too
+        data = copy.deepcopy(event.data)
+        documents.put(data, piece.path, text)
+        return Event(data, event.name)
 
     def emitted(self, event: Event) -> Event:
         """Remember which choices have begun and ended, and whether something was said."""

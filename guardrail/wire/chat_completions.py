@@ -9,13 +9,26 @@ from guardrail.errors import ModerationError
 from guardrail.types import Stage
 from guardrail.wire.chat_chunks import ChatChunks, answer_form, answer_schema
 from guardrail.wire.documents import Path
-from guardrail.wire.formats import argument_leaves, marked_stage, now, opaque_leaves, require_text, role_named, unknown
+from guardrail.wire.formats import (
+    CHOICE_KEYS,
+    CHUNK_KEYS,
+    argument_leaves,
+    marked_stage,
+    now,
+    opaque_leaves,
+    require_text,
+    role_named,
+    unknown,
+    unread,
+    without_unread,
+)
 from guardrail.wire.pieces import DONE, Event, Form, Piece, Role, Turn, Unscanned
 
 __all__ = ["ChatCompletions"]
 
 _NOT_SCANNED = frozenset({"image_url", "input_audio", "file", "image", "video_url", "audio_url"})
 _REASONING = ("reasoning_content", "reasoning")
+_KNOWN_IN_CHOICE = CHOICE_KEYS | {"message"}
 _KNOWN_IN_MESSAGE = frozenset(
     {"role", "content", "refusal", "tool_calls", "function_call", "audio", "name", "annotations", "tool_call_id"}
 )
@@ -51,6 +64,7 @@ class ChatCompletions:
         form = answer_form(request)
         schema = answer_schema(request)
         pieces = [piece for lane, choice in enumerate(choices) for piece in _answer(choice, lane, form, schema)]
+        pieces += unread(document, CHUNK_KEYS, ())
         unscanned = [
             Unscanned(("choices", lane, "message", key), key, Stage.OUTPUT, lane)
             for lane, choice in enumerate(choices)
@@ -61,6 +75,8 @@ class ChatCompletions:
 
     def forget(self, document: dict[str, Any], piece: Piece) -> None:
         """Log-probabilities spell the old text out; annotations point into it."""
+        if piece.path[0] != "choices":
+            return
         choice = document["choices"][piece.lane]
         if choice.get("logprobs") is not None:
             choice["logprobs"] = None
@@ -77,6 +93,8 @@ class ChatCompletions:
         choice["message"] = refusal_message(text, request)
         choice["finish_reason"] = "content_filter"
         choice["logprobs"] = None
+        without_unread(choice, _KNOWN_IN_CHOICE)
+        without_unread(document, CHUNK_KEYS)
 
     def refusal(self, request: Mapping[str, Any], text: str, request_id: str) -> dict[str, Any]:
         """One refusing choice for each that was asked for; no tokens used."""
@@ -171,6 +189,7 @@ def _answer(choice: Any, lane: int, form: Form, schema: Mapping[str, Any] | None
     if not isinstance(message, dict):
         raise ModerationError(f"Choice {lane} of the upstream's answer has no message, so it could not be judged.")
     path: Path = ("choices", lane, "message")
+    beside = unread(choice, _KNOWN_IN_CHOICE, path[:2], lane)
     found, _ = _content(message.get("content"), (*path, "content"), Stage.OUTPUT)
     pieces = [
         Piece(piece.path, piece.text, piece.stage, form if piece.form is Form.TEXT else piece.form, lane, schema)
@@ -189,7 +208,7 @@ def _answer(choice: Any, lane: int, form: Form, schema: Mapping[str, Any] | None
         for note in titles
         if note.get("title")
     ]
-    return pieces
+    return pieces + beside
 
 
 def _assistant_pieces(message: dict[str, Any], path: Path, lane: int) -> list[Piece]:

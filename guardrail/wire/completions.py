@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from guardrail.errors import ModerationError, UnsupportedPath
 from guardrail.types import Stage
+from guardrail.wire import documents
 from guardrail.wire.documents import string_leaves
-from guardrail.wire.formats import now, unknown
+from guardrail.wire.formats import CHOICE_KEYS, CHUNK_KEYS, now, unknown, unread, without_unread
 from guardrail.wire.pieces import DONE, Event, Form, Part, Piece, Role, Turn, Unscanned
 
 __all__ = ["Completions"]
 
 _REASONING = "reasoning_content"  # litellm adds it to the choices of reasoning models
+_KNOWN = CHOICE_KEYS | {"text", _REASONING}
 
 
 class Completions:
@@ -47,10 +51,14 @@ class Completions:
             for key, form in (("text", Form.TEXT), (_REASONING, Form.OPAQUE))
             if isinstance(choice.get(key), str)
         ]
-        return pieces, []
+        for lane, choice in enumerate(choices):
+            pieces += unread(choice, _KNOWN, ("choices", lane), lane)
+        return pieces + unread(document, CHUNK_KEYS, ()), []
 
     def forget(self, document: dict[str, Any], piece: Piece) -> None:
         """Log-probabilities spell the old text out."""
+        if piece.path[0] != "choices":
+            return
         choice = document["choices"][piece.lane]
         if choice.get("logprobs") is not None:
             choice["logprobs"] = None
@@ -60,6 +68,8 @@ class Completions:
         choice = document["choices"][lane]
         choice.pop(_REASONING, None)
         choice.update(text=text, finish_reason="content_filter", logprobs=None)
+        without_unread(choice, _KNOWN)
+        without_unread(document, CHUNK_KEYS)
 
     def refusal(self, request: Mapping[str, Any], text: str, request_id: str) -> dict[str, Any]:
         """One refusing choice for each that was asked for."""
@@ -108,7 +118,11 @@ class CompletionChunks:
             if not isinstance(choice, dict):
                 raise unknown("A choice of type", type(choice).__name__)
             single = event if len(choices) == 1 else _like(event, choice)
-            yield from self._choice(single, choice)
+            beside = (*unread(data, CHUNK_KEYS, ()), *unread(choice, _KNOWN, ("choices", 0)))
+            parts = self._choice(single, choice)
+            if beside:
+                yield replace(next(parts), pieces=beside)
+            yield from parts
 
     def _choice(self, event: Event, choice: dict[str, Any]) -> Iterator[Part]:
         index = int(choice.get("index") or 0)
@@ -141,8 +155,10 @@ class CompletionChunks:
         return _like(event, {**choice, key: text, "logprobs": None})
 
     def with_piece(self, event: Event, piece: Piece, text: str) -> Event:
-        """Chunks carry no whole texts."""
-        raise UnsupportedPath(f"A chunk has no text at {piece.path}.")
+        """The chunk with another text under a key of its own."""
+        data = copy.deepcopy(event.data)
+        documents.put(data, piece.path, text)
+        return Event(data, event.name)
 
     def emitted(self, event: Event) -> Event:
         """Remember which choices have spoken and ended."""

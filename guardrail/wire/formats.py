@@ -12,6 +12,8 @@ from guardrail.wire.documents import Path, string_leaves
 from guardrail.wire.pieces import Event, Form, Part, Piece, Role, Turn, Unscanned
 
 __all__ = [
+    "CHOICE_KEYS",
+    "CHUNK_KEYS",
     "MARK",
     "StreamFormat",
     "WireFormat",
@@ -23,6 +25,8 @@ __all__ = [
     "role_named",
     "strip_marks",
     "unknown",
+    "unread",
+    "without_unread",
 ]
 
 MARK = "guardrail_stage"
@@ -163,6 +167,31 @@ _NOT_TEXT = frozenset(
 def opaque_leaves(value: Any, path: Path, stage: Stage, lane: int = 0) -> list[Piece]:
     """Every text in a structure of the format, to be judged and never rewritten; names, ids, encrypted values left out."""
     return [Piece((*path, *inner), text, stage, Form.OPAQUE, lane) for inner, text in string_leaves(value, _NOT_TEXT)]
+
+
+# What chunks and choices of chat completions and completions hold besides their texts.
+CHUNK_KEYS = frozenset(
+    "id object created model system_fingerprint service_tier provider usage choices error obfuscation "
+    "prompt_filter_results".split()
+)
+CHOICE_KEYS = frozenset(
+    "index logprobs finish_reason native_finish_reason stop_reason error content_filter_results "
+    "content_filter_offsets".split()
+)
+
+
+def unread(node: Mapping[str, Any], known: frozenset[str], path: Path, lane: int = 0) -> list[Piece]:
+    """The texts under keys that a format does not know: providers add such keys, so they are judged, not refused."""
+    if node.keys() <= known:
+        return []
+    others = {key: value for key, value in node.items() if key not in known}
+    return opaque_leaves(others, path, Stage.OUTPUT, lane)
+
+
+def without_unread(node: dict[str, Any], known: frozenset[str]) -> None:
+    """Take out what a format does not know, in place."""
+    for key in node.keys() - known:
+        del node[key]
 
 
 def argument_leaves(value: Any, path: Path, lane: int = 0) -> list[Piece]:

@@ -61,11 +61,14 @@ class Responses:
         if not isinstance(output, list):
             raise ModerationError("The upstream's answer has no list `output`, so it could not be judged.")
         asked = request if request.get("text") else document  # a response fetched later says itself what was asked for
-        return output_pieces(output, ("output",), asked)
+        pieces, unscanned = output_pieces(output, ("output",), asked)
+        if isinstance(document.get("output_text"), str):  # some servers repeat the text of the items here
+            pieces.append(Piece(("output_text",), document["output_text"], Stage.OUTPUT))
+        return pieces, unscanned
 
     def forget(self, document: dict[str, Any], piece: Piece) -> None:
         """Log-probabilities spell the old text out; annotations point into it."""
-        rest: tuple[Any, ...] = (*piece.path, None, None)
+        rest: tuple[Any, ...] = (*piece.path, None, None, None)
         _, item, key, part, *_ = rest
         if key != "content" or not isinstance(item, int) or not isinstance(part, int):
             return

@@ -165,6 +165,35 @@ def test_unknown_events_pass_without_text_and_are_refused_with_it(client: OpenAI
         list(client.responses.create(model="m", input="hi", stream=True))
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("where", ["document", "choice", "empty"])
+@pytest.mark.parametrize("text", [BAD, "It is sk-abcd1234.", "Fine."])
+def test_texts_under_keys_that_nobody_knows(
+    client: OpenAI, upstream: Any, reply: Any, streamed: bool, where: str, text: str
+) -> None:
+    found = {"results": [{"title": "A page", "url": "https://x", "snippet": text}]}
+    key = "delta" if streamed else "message"
+    said = {"index": 0, key: {"role": "assistant", "content": "Fine."}, "finish_reason": None if streamed else "stop"}
+    choices = [{**said, **(found if where == "choice" else {})}]
+    head = {"id": "c", "object": f"chat.completion{'.chunk' if streamed else ''}", "created": 1, "model": "m"}
+    beside = found if where != "choice" else {}
+    documents: list[dict[str, Any]] = [{**head, "choices": choices, **beside}]
+    if streamed:
+        documents = [{**head, "choices": [], **beside}] if where == "empty" else documents
+        documents *= 2
+        documents.append({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    lines = "".join(f"data: {json.dumps(document)}\n\n" for document in documents)
+    body = lines if streamed else json.dumps(documents[0])
+    upstream.reply = reply(raw=body.encode(), content_type="text/event-stream" if streamed else "application/json")
+    raw = client.chat.completions.with_streaming_response
+    with raw.create(model="m", messages=HELLO, stream=streamed) as response:
+        received = response.read().decode()
+    assert "zorgle" not in received
+    assert "sk-abcd1234" not in received
+    assert (REFUSAL in received) == (text == BAD)
+    assert ("snippet" in received) == (text != BAD)
+
+
 def test_duplicate_ids(client: OpenAI, upstream: Any, reply: Any) -> None:
     message = {"role": "assistant", "content": "Fine."}
     body = {
