@@ -168,18 +168,16 @@ def enter(visit: Visit, *, signed_in: bool = False) -> Response:
 
 def _identify_person(visit: Visit) -> None:
     token = visit.desk.signer.read(visit.request.cookies.get(COOKIE, ""), "session")
+    due = False
     if token:
-        with writing(visit.desk.store) if _due(visit, token) else reading(visit.desk.store) as connection:
-            visit.user = accounts.user_of_session(connection, token)
-        visit.session = token if visit.user else ""
-    if visit.user is None:
+        with reading(visit.desk.store) as connection:
+            visit.user, due = accounts.user_of_session(connection, token)
+    if visit.user is None or not token:
         raise Denied(401, "Your session has ended. Please sign in.")
-
-
-def _due(visit: Visit, token: str) -> bool:
-    """Whether this session's last use must be written: most requests only read."""
-    with reading(visit.desk.store) as connection:
-        return accounts.session_due(connection, token)
+    visit.session = token
+    if due:  # most requests only read
+        with writing(visit.desk.store) as connection:
+            accounts.touch_session(connection, token)
 
 
 def _identify_token(visit: Visit) -> None:

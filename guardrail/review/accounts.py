@@ -190,24 +190,24 @@ def start_session(connection: Connection, user: User, lasts: timedelta, agent: s
     return token
 
 
-def session_due(connection: Connection, token: str) -> bool:
-    """Whether the next look at this session will write when it was last used."""
-    seen = connection.scalar(select(tables.sessions.c.seen_at).where(tables.sessions.c.id == digest(token)))
-    return seen is not None and seen + _SEEN_EVERY <= now()
+def user_of_session(connection: Connection, token: str) -> tuple[User | None, bool]:
+    """Whose session this is, and whether its last use should be written down now (`touch_session`).
 
-
-def user_of_session(connection: Connection, token: str) -> User | None:
-    """Whose session this is; None where it has ended, was idle for too long, or its owner was shut out."""
+    None where it has ended, was idle for too long, or its owner was shut out.
+    """
     at, table = now(), tables.sessions
     row = connection.execute(select(table).where(table.c.id == digest(token))).mappings().first()
     if row is None or row["expires_at"] <= at or row["seen_at"] + IDLE <= at:
-        return None
+        return None, False
     user = get_user(connection, row["user_id"])
     if user is None or not user.active:
-        return None
-    if row["seen_at"] + _SEEN_EVERY <= at:
-        connection.execute(update(table).where(table.c.id == row["id"]).values(seen_at=at))
-    return user
+        return None, False
+    return user, row["seen_at"] + _SEEN_EVERY <= at
+
+
+def touch_session(connection: Connection, token: str) -> None:
+    """Write down that a session is in use."""
+    connection.execute(update(tables.sessions).where(tables.sessions.c.id == digest(token)).values(seen_at=now()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from guardrail.review.charts import Chart, stacked
 __all__ = ["Board", "RuleLine", "gather"]
 
 DAYS = 28
-_RECENT = 2000  # settled items that rates are computed from
+_RECENT = 1000  # settled items that rates are computed from
 
 
 @dataclass(frozen=True, slots=True)

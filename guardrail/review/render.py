@@ -15,10 +15,11 @@ from typing import Any
 from fastapi import Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from sqlalchemy import Connection
 
 from guardrail.review import queue, wellbeing
 from guardrail.review.access import Visit
-from guardrail.review.accounts import now
+from guardrail.review.accounts import User, now
 from guardrail.review.database import reading
 from guardrail.review.roles import EVERYWHERE, Role
 
@@ -129,14 +130,13 @@ def environment() -> Environment:
     return made
 
 
-def communities_of(visit: Visit) -> list[str]:
-    """The communities that the visitor has a role in."""
-    if visit.user is None:
+def communities_of(connection: Connection, user: User | None) -> list[str]:
+    """The communities that somebody has a role in."""
+    if user is None:
         return []
-    named = {name for name in visit.user.roles if name != EVERYWHERE}
-    if EVERYWHERE in visit.user.roles:
-        with reading(visit.desk.store) as connection:
-            named.update(queue.communities(connection))
+    named = {name for name in user.roles if name != EVERYWHERE}
+    if EVERYWHERE in user.roles:
+        named.update(queue.communities(connection))
     return sorted(named)
 
 
@@ -144,8 +144,8 @@ def page(visit: Visit, template: str, status: int = 200, **context: Any) -> Resp
     """Return a page made from `templates/TEMPLATE`."""
     shown: dict[str, Any] = {"visit": visit, "user": visit.user, "Role": Role, "everywhere": visit.role(EVERYWHERE)}
     if visit.user is not None:
-        shown["communities"] = communities_of(visit)
         with reading(visit.desk.store) as connection:
+            shown["communities"] = communities_of(connection, visit.user)
             shown["exposure"] = wellbeing.today(connection, visit.user)
     content = environment().get_template(template).render(**shown, **context)
     return HTMLResponse(_UNSHOWABLE.sub("\ufffd", content), status)

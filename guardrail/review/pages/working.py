@@ -39,7 +39,8 @@ def decision_path(decision_id: str) -> str:
 
 def home(visit: Visit) -> Response:
     """Go to the queue of the first community that the visitor has a role in."""
-    mine = communities_of(visit)
+    with reading(visit.desk.store) as connection:
+        mine = communities_of(connection, visit.me)
     return redirect(f"/queue?community={quote(mine[0], safe='')}") if mine else page(visit, "nothing.html")
 
 
