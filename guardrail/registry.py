@@ -29,6 +29,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = MappingProxyType(
                 "pii": "guardrail.classifiers.pii:build",
                 "secrets": "guardrail.classifiers.secrets:build",
                 "transformer": "guardrail.classifiers.transformer:build",
+                "trihash": "guardrail.classifiers.trihash:build",
             }
         ),
         "guardrail.rewriters": MappingProxyType(

@@ -15,6 +15,7 @@ import typer
 from rich.table import Table
 
 from guardrail.cli.common import JsonOption, console, emit_json, error_console, handled, note
+from guardrail.cli.teach import trihash
 from guardrail.errors import ClassifierError, DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Tier", "app", "heads_of", "of_split", "progress"]
 
 app = typer.Typer(help="Train, evaluate and list classifier heads.", no_args_is_help=True, rich_markup_mode=None)
+app.command("trihash")(trihash)
 
 PROGRESS_AFTER = 2.0  # seconds
 

@@ -1,13 +1,15 @@
-"""`guardrail heads train --examples`: a head from a few texts, with what was odd about them and what it can do."""
+"""`guardrail heads train --examples` and `heads trihash`: a head from a few texts, and one on character trigrams."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from guardrail.cli.common import console, emit_json, note
+import typer
+
+from guardrail.cli.common import JsonOption, console, emit_json, handled, note
 from guardrail.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from guardrail.encoder import Encoder
     from guardrail.policy.bundle import LinearHead
 
-__all__ = ["train_from_examples"]
+__all__ = ["train_from_examples", "trihash"]
 
 
 def train_from_examples(
@@ -95,3 +97,33 @@ def _measured(
         raise DataError("every row is among the examples, so nothing can be measured on them")
     report = evaluate_heads(fresh, {name: head}, encoder)[name].as_json()
     return {"overlap": len(rows) - len(fresh), "measured": report}
+
+
+@handled
+def trihash(
+    data: Annotated[
+        list[Path], typer.Option("--data", "-d", help="Labelled JSON lines (.jsonl, .jsonl.gz) or a folder of them.")
+    ],
+    head: Annotated[str, typer.Option("--head", help="The label to learn.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for NAME.safetensors.")],
+    seed: Annotated[int, typer.Option("--seed", help="Of every draw.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a head on hashed character trigrams (kind trihash), which misspelt words survive."""
+    from guardrail.classifiers.trihash import write_trihash
+    from guardrail.evaluate.data import read_many
+    from guardrail.learn.trihash import train_trihash
+
+    rows = read_many(data)
+    known = sorted({label for row in rows for label in row.labels})
+    if head not in known:
+        raise DataError(f"no row has the label {head!r}; there are {', '.join(known)}.{did_you_mean(head, known)}")
+    trained, auroc = train_trihash(head, rows, seed)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{head}.safetensors"
+    write_trihash(path, trained)
+    if as_json:
+        emit_json({"name": head, "file": path, "sha256": trained.sha256, "auroc": auroc})
+    else:
+        console.print(f"{head}: AUROC {auroc or 0.0:.3f} on the calibration rows")
+        note(f"written to {path}; in a policy: {{kind: trihash, file: {path}}}")
