@@ -35,7 +35,8 @@ def main() -> None:
     with SENTENCES.open(encoding="utf8") as lines:
         sources = [json.loads(line)["source"] for line in lines]
     x = pipeline.encoder.encode(sources)
-    toxic = x[x @ head.weight + head.bias > 0.0][:: max(1, len(sources) // options.texts // 2)][: options.texts]
+    toxic = x[x @ head.weight + head.bias > 0.0]
+    toxic = toxic[:: max(1, len(toxic) // options.texts)][: options.texts]
     tasks = (
         Task("edit", guides, start=toxic, strength=0.5),
         Task("continue", guides, before=toxic),

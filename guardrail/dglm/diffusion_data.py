@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from guardrail.dglm.corpus import detokenise, read_rows
-from guardrail.dglm.latents import Array, LatentStatistics
+from guardrail.dglm.latents import DEAD, Array, LatentStatistics
 from guardrail.errors import CheckpointError, ConfigurationError
 from guardrail.text.segment import sentences
 
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 KINDS = ("dialogue", "instructions", "labelled", "pairs", "plain")
 MIN_WORDS, MAX_WORDS = 2, 40
-
-DEAD = 1e-4
-"""Least standard deviation of a dimension; encoders have dead ones (three of MiniLM's 384 are 0 in half precision)."""
 
 Report = Callable[[dict[str, Any]], None]
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.float32]
 
+DEAD = 1e-4
+"""Standard deviation of a dimension that says nothing; three of MiniLM's 384 are of the order of 1e-33."""
+
 
 @dataclass(frozen=True, slots=True)
 class LatentStatistics:
@@ -41,6 +44,11 @@ class LatentStatistics:
     def dim(self) -> int:
         """Width of the embedding."""
         return int(self.mean.shape[0])
+
+    @property
+    def live(self) -> npt.NDArray[np.bool_]:
+        """Dimensions that vary, (d,)."""
+        return self.std > 1.01 * DEAD
 
     def spectrum(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Return the eigenvalues (d,) and eigenvectors (d, d), in columns, of the normalised latents' covariance."""

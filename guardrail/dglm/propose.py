@@ -162,7 +162,8 @@ class Diffusion:
         )
         if particles is not None:
             x0 = x0[particles.best(x0)]
-        embeddings = self.statistics.denormalise(x0)
+        # statistics of another sample may divide a dead dimension by its own tiny deviation: it stays at the mean
+        embeddings = self.statistics.denormalise(np.where(self.statistics.live, x0, np.float32(0.0)))
         allowed = Heads(guides, self.statistics).allowed(self.statistics.normalise(embeddings))
         evaluations = sum(counter.rows for counter in counters) / count
         return Proposals(embeddings, allowed, evaluations, time.perf_counter() - began)

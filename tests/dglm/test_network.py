@@ -10,7 +10,7 @@ import torch
 
 from guardrail.dglm.denoiser import GaussianDenoiser
 from guardrail.dglm.guidance import Guide
-from guardrail.dglm.latents import LatentStatistics
+from guardrail.dglm.latents import DEAD, LatentStatistics
 from guardrail.dglm.network import PRESETS, Context, NetworkConfig, NetworkDenoiser, new_network, numpy_context, preset
 from guardrail.dglm.propose import STUDENT, Diffusion, ProposalSettings, gaussian_diffusion
 from guardrail.dglm.sampler import SAMPLERS, Cancelled
@@ -150,6 +150,19 @@ def test_proposals_are_unit_vectors_and_follow_the_guide(diffusion: Diffusion, s
     evaluations = steps + (9 if sampler == "pndm" else 0)
     assert free.evaluations == evaluations
     assert found.evaluations == evaluations * (3 if guide == "backward" else 1)
+
+
+def test_dead_dimensions_stay_at_the_mean(statistics: LatentStatistics) -> None:
+    """Another part of the checkpoint may have measured 1e-33 there, and divides by it."""
+    std = statistics.std.copy()
+    std[2] = DEAD
+    covariance = statistics.covariance.copy()
+    covariance[2] = covariance[:, 2] = 0.0
+    mean = np.where(np.arange(DIM) == 2, np.float32(0.0), statistics.mean)
+    dead = LatentStatistics(mean, std, covariance, 1000, "hash")
+    found = Diffusion(dead, random_network(dead)).propose(5, seed=1).embeddings
+    assert not found[:, 2].any()
+    assert found[:, 3].any()
 
 
 def test_small_strength_stays_near_the_draft(diffusion: Diffusion) -> None:
