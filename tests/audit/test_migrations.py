@@ -134,24 +134,37 @@ def test_drift_is_seen(engine: Engine, change: str) -> None:
     assert drift(engine) != []
 
 
+@pytest.mark.parametrize(
+    ("script", "half_way"),
+    [
+        ("0002_people.py", '    op.create_index(op.f("ix_labels_review_id")'),
+        ("0003_events.py", "\n\ndef create_embeddings() -> None:"),  # after the last step of `upgrade`
+    ],
+)
 def test_a_migration_that_breaks_off_leaves_the_database_as_it_was(
-    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: Policy, rewritten: Make
+    engine: Engine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    policy: Policy,
+    rewritten: Make,
+    script: str,
+    half_way: str,
 ) -> None:
     migrate.upgrade(engine, "0001")
     record_at_first(engine, rewritten(), policy)
     broken = tmp_path / "migrations"
     shutil.copytree(migrate.migrations_directory(), broken, ignore=shutil.ignore_patterns("__pycache__"))
-    second = broken / "versions" / "0002_people.py"
-    source = second.read_text()
-    half_way = '    op.create_index(op.f("ix_labels_review_id")'
-    assert half_way in source
-    second.write_text(source.replace(half_way, '    raise RuntimeError("power cut")\n' + half_way))
+    step = broken / "versions" / script
+    source = step.read_text()
+    assert source.count(half_way) == 1
+    step.write_text(source.replace(half_way, '    raise RuntimeError("power cut")\n' + half_way))
     monkeypatch.setattr(migrate, "migrations_directory", lambda: broken)
     with pytest.raises(RuntimeError, match="power cut"):
         migrate.upgrade(engine)
     monkeypatch.undo()
     tables = set(inspect(engine).get_table_names())
-    assert not tables & {"reviews", "appeals", "labels"}
+    assert not tables & {"reviews", "appeals", "labels", "events", "embeddings", "decisions_search"}
+    assert "subject" not in {column["name"] for column in inspect(engine).get_columns("decisions")}
     assert migrate.upgrade(engine) == ("0001", migrate.head())
     assert drift(engine) == []
     assert AuditStore(engine).verify().ok
