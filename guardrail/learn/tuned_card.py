@@ -15,11 +15,14 @@ from guardrail.learn.tuned_session import TunedFigures
 
 LIMITS = (
     "English. Other languages reach the network as word fragments: there the probability means little.",
-    "At most 48 word pieces of a text were read in training; long texts are judged sentence by sentence.",
+    (
+        "At most 240 characters and 48 word pieces of a text were read in training and for these figures; in use, long texts "
+        "are judged sentence by sentence."
+    ),
     "Irony, quotation, reclaimed words and context that stands elsewhere are often misread.",
     "Labels come from projects that disagree about the same text: figures on other sources are lower than these.",
     (
-        "`illicit_request`, `refusal`, `unsafe_advice`, the tones of issue comments and the emotions each come from one "
+        "`illicit_request`, `refusal`, `unsafe_advice`, the tones of issue comments and `sentiment` each come from one "
         "or two sources: expect them to have learned some of that source's style."
     ),
 )

@@ -93,13 +93,18 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/labelled"))
     parser.add_argument("--out", type=Path, default=Path("guardrail/pretrained/external.json"))
     parser.add_argument("--limit", type=int, default=1_500, help="test rows of each set")
+    parser.add_argument("--bias-limit", type=int, default=6_000, help="rows of the bias test")
     arguments = parser.parse_args()
     encoder = load_encoder()
     parts = {title: test_rows(arguments.data, files, arguments.limit) for title, (files, _) in SETS.items()}
-    parts[BIAS] = test_rows(arguments.data, (BIAS,), 4 * arguments.limit)
+    parts[BIAS] = test_rows(arguments.data, (BIAS,), arguments.bias_limit)
     pool = [replace(row, source=title) for title, rows in parts.items() for row in rows]
     everything = both_tiers(pool, encoder)
-    document: dict[str, Any] = {"rows_per_set": arguments.limit, "never_trained_on": {}}
+    document: dict[str, Any] = {
+        "rows_per_set": arguments.limit,
+        "bias_rows": arguments.bias_limit,
+        "never_trained_on": {},
+    }
     for title, (_, heads) in SETS.items():
         inside = np.array([row.source == title for row in pool])
         rows = [row for row, kept in zip(pool, inside, strict=True) if kept]
