@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -113,8 +114,19 @@ def _endpoint(desk: Desk, route: Route) -> Callable[[Request], Awaitable[Respons
             return await run_in_threadpool(_refusal, visit, away)
         except ConfigurationError as error:
             return await run_in_threadpool(_refusal, visit, Denied(400, f"{error}."))
+        except Exception as error:  # noqa: BLE001 (a defect must not show its insides, nor lose the headers)
+            log.error("review_failed", path=route.path, error=type(error).__name__, at=_place(error))
+            return await run_in_threadpool(
+                _refusal, visit, Denied(500, "This is a defect of guardrail; it was logged.")
+            )
 
     return endpoint
+
+
+def _place(error: BaseException) -> str:
+    """Where an exception comes from. Its message stays out of the log: it may quote a text."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "unknown"
 
 
 async def _fields(request: Request, route: Route) -> Mapping[str, str]:

@@ -213,6 +213,24 @@ def test_nothing_is_shown_that_cannot_be_logged(
     assert answer.headers["retry-after"]
 
 
+def test_a_defect_shows_and_logs_nothing_of_a_text(
+    office: Any, subject: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from guardrail.review.pages import working
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a secret text")
+
+    browser = office.browser("viewer")
+    monkeypatch.setattr(working, "gather", broken)
+    answer = browser.read(subject["id"])
+    assert answer.status_code == 500
+    assert "it was logged" in answer.text
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    captured = capsys.readouterr()
+    assert "secret" not in answer.text + captured.out + captured.err
+
+
 def test_headers_are_on_every_kind_of_answer(office: Any) -> None:
     client = office.anybody()
     for path in ("/login", "/nowhere", "/static/review.css", "/static/none.css", "/api/v1/queue"):
