@@ -32,8 +32,6 @@ TOPICS = {
     "topic_scitech": ("agnews", "computers, science and technology"),
     "emotion_gratitude": ("goemotions", "somebody thanks somebody"),
 }
-MANY = 500  # examples on each side of the large head
-TESTED = 150  # test rows on each side
 LONGEST = 400  # characters
 
 
@@ -62,12 +60,14 @@ class Remembering:
         return np.stack([self._known[text] for text in texts])
 
 
-def measure(topic: str, rows: list[LabelledText], encoder: Remembering, everyday, seeds: int) -> dict[str, float]:  # type: ignore[no-untyped-def]
+def measure(
+    topic: str, rows: list[LabelledText], encoder: Remembering, everyday, options: argparse.Namespace
+) -> dict[str, float]:  # type: ignore[no-untyped-def]
     from sklearn.linear_model import LogisticRegression
 
     about = TOPICS[topic][1]
-    yes, no = sides(rows, topic, "train", MANY, 0)
-    fresh, others = sides(rows, topic, "test", TESTED, 0)
+    yes, no = sides(rows, topic, "train", options.many, 0)
+    fresh, others = sides(rows, topic, "test", options.tested, 0)
     tested, truth = encoder.encode(fresh + others), np.arange(len(fresh) + len(others)) < len(fresh)
     many = LogisticRegression(C=10, max_iter=1000).fit(
         encoder.encode(yes + no), np.arange(len(yes) + len(no)) < len(yes)
@@ -77,7 +77,7 @@ def measure(topic: str, rows: list[LabelledText], encoder: Remembering, everyday
     for each in (5, 10):
         for name, sentence in ((f"{each}", ""), (f"{each} and a sentence", about)):
             values = []
-            for seed in range(seeds):
+            for seed in range(options.seeds):
                 rng = random.Random(seed)  # noqa: S311
                 examples = Examples(tuple(rng.sample(yes, each)), tuple(rng.sample(no, each)), sentence)
                 head = train_few(topic, examples, encoder, prior, everyday).head  # type: ignore[arg-type]
@@ -90,6 +90,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--many", type=int, default=500, help="examples on each side of the large head")
+    parser.add_argument("--tested", type=int, default=150, help="test rows on each side")
     options = parser.parse_args()
     real = load_encoder(device="cpu")
     encoder = Remembering(real)
@@ -99,8 +101,7 @@ def main() -> None:
         name: read_many([options.data / f"{name}.jsonl.gz"]) for name in {source for source, _ in TOPICS.values()}
     }
     found = {
-        topic: measure(topic, sources[source], encoder, everyday, options.seeds)
-        for topic, (source, _) in TOPICS.items()
+        topic: measure(topic, sources[source], encoder, everyday, options) for topic, (source, _) in TOPICS.items()
     }
     example = sides(sources["agnews"], "topic_sports", "train", 10, 1)
     started = time.perf_counter()

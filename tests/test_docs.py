@@ -16,7 +16,7 @@ from guardrail.cli.scripted import ScriptedModel
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-OWN = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("quickstart", "clients", "commands"))]
+OWN = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("quickstart", "clients", "commands", "explain"))]
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 

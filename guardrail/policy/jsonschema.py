@@ -16,16 +16,26 @@ from guardrail.types import Action
 __all__ = ["json_schema", "schema_text"]
 
 _STRINGS = {"type": "array", "items": {"type": "string"}}
+_KINDS = "linear direction pattern trihash pii secrets transformer moderation_api judge".split()
+_EXAMPLES = {
+    "type": "object",
+    "properties": {"positive": _STRINGS, "negative": _STRINGS, "about": {"type": "string"}},
+    "required": ["positive", "negative"],
+    "additionalProperties": False,
+}
+_DURATION = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}]}
 _CLASSIFIER: dict[str, Any] = {
     "description": "One thing that can be measured. The options depend on `kind`; plug-ins may bring further kinds.",
     "type": "object",
     "properties": {
         "kind": {
-            "description": "linear: a trained head; pattern: words and regular expressions.",
-            "anyOf": [{"enum": ["linear", "pattern"]}, {"type": "string"}],
+            "description": "linear: a trained head; direction: do / don't phrases; pattern: words and regular "
+            "expressions; trihash: a head on character trigrams; pii, secrets: personal data and credentials; transformer: "
+            "a model of Hugging Face; moderation_api: OpenAI's endpoint or one like it; judge: an LLM, asked if uncertain.",
+            "anyOf": [{"enum": _KINDS}, {"type": "string"}],
         },
         "head": {"description": "linear: the shipped head to use. Default: the classifier's name.", "type": "string"},
-        "file": {"description": "linear: a head file (.safetensors) of your own.", "type": "string"},
+        "file": {"description": "linear, trihash: a head file (.safetensors) of your own.", "type": "string"},
         "tier": {
             "description": "linear: what gives the score; the tuned network is more accurate and takes longer.",
             "enum": ["linear", "tuned"],
@@ -43,9 +53,35 @@ _CLASSIFIER: dict[str, Any] = {
             "description": "pattern: a file with one word or phrase a line; # starts a comment.",
             "type": "string",
         },
-        "allow": {"description": "pattern: a match that begins inside one of these does not count.", **_STRINGS},
+        "examples": {
+            "description": "linear: 5 to 50 texts on each side that teach a head of your own; a file or in place.",
+            "anyOf": [{"type": "string"}, _EXAMPLES],
+        },
+        "toward": {"description": "direction: phrases that should score high.", **_STRINGS},
+        "away": {"description": "direction: phrases that should score low.", **_STRINGS},
+        "templates": {"description": "direction: texts with {} where a phrase goes.", **_STRINGS},
+        "types": {"description": "pii, secrets: what to look for. Default: all but high_entropy.", **_STRINGS},
+        "model": {"description": "transformer: a name or folder; moderation_api, judge: the model.", "type": "string"},
+        "label": {
+            "description": "transformer: which of the model's labels count.",
+            "anyOf": [{"type": "string"}, _STRINGS],
+        },
+        "url": {"description": "moderation_api: where /moderations stands.", "type": "string"},
+        "categories": {"description": "moderation_api: whose scores count. Default: all.", **_STRINGS},
+        "when": {"description": "judge: asked only where the rule is uncertain without it.", "const": "uncertain"},
+        "margin": {
+            "description": "judge: how near a threshold is uncertain, in logits.",
+            "type": "number",
+            "default": 1.5,
+        },
+        "rubric": {"description": "judge: what is forbidden. Default: the rules' descriptions.", "type": "string"},
+        "timeout": {"description": "moderation_api, judge: seconds, or 500ms, 2s.", **_DURATION},
+        "allow": {
+            "description": "pattern: a match that begins inside one of these does not count; pii, secrets: texts that do not.",
+            **_STRINGS,
+        },
         "value": {
-            "description": "pattern: the score of a text with a match (0 without).",
+            "description": "pattern, pii, secrets: the score of a text with a match (0 without).",
             "type": "number",
             "exclusiveMinimum": 0,
             "maximum": 1,
