@@ -86,7 +86,7 @@ def fill(store: AuditStore, rows: int) -> float:
 
 def filters(rows: int) -> dict[str, dict[str, Any]]:
     recent = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=rows - rows // 10)
-    mine = {"community": "community-3"}
+    mine = {"community": "community-2"}
     return {
         "newest": {},
         "community": mine,
