@@ -306,3 +306,37 @@ def test_a_diff_of_a_megabyte_ends() -> None:
 def test_an_excerpt_is_short_and_on_one_line() -> None:
     assert shorten("a\n b") == "a b"
     assert len(shorten("word " * 100_000)) <= 240
+
+
+def test_people_work_at_once_and_nothing_is_decided_twice(fresh: Callable[..., Any]) -> None:
+    """Four people take and decide until nothing is left: each decision has one verdict, and the record is whole."""
+    from guardrail.review.verdicts import Conflict, Given, decide
+
+    office = fresh()
+    keys = {office.rewritten(id=f"w-{at}") for at in range(24)}
+    office.fill()
+    conflicts, failed = [], []
+
+    def work(name: str) -> None:
+        try:
+            while True:
+                with writing(office.store) as connection:
+                    key = queue.claim_next(connection, "gamers", name)
+                if key is None:
+                    return
+                try:
+                    decide(office.desk, key, Given("uphold", 1, name))
+                except Conflict as conflict:
+                    conflicts.append(conflict)
+        except BaseException as error:  # noqa: BLE001 - the main thread reports it
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in ("moderator", "second", "lead", "boss")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failed == []
+    assert conflicts == []  # what is handed out is handed to one
+    assert all(len(office.reviews(key)) == 1 for key in keys)
+    assert office.store.verify().ok
