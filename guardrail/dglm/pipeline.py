@@ -31,11 +31,11 @@ from guardrail.dglm.latents import Array
 from guardrail.dglm.loss import output_index, token_log_probabilities
 from guardrail.dglm.phrase_table import PhraseTable
 from guardrail.dglm.plans import Plan, Proposed, SpanRequest, plan_candidates, plan_continuations, tidy
-from guardrail.dglm.propose import Diffusion, gaussian_diffusion
+from guardrail.dglm.propose import EDIT, Diffusion, gaussian_diffusion
 from guardrail.dglm.sampler import Cancelled
 from guardrail.dglm.weighing import bad_clauses, weighty_words
 from guardrail.encoder import load_encoder
-from guardrail.errors import ConfigurationError
+from guardrail.errors import ConfigurationError, RewriteFailure
 from guardrail.types import Span
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ class Pipeline:
 
         Raises:
             ConfigurationError: the mode needs a network that the checkpoint does not have.
+            RewriteFailure: the diffusion broke down.
         """
         planned = [self._lines(request) for request in requests]
         lines = [line for own in planned for line in own]
@@ -128,8 +129,13 @@ class Pipeline:
 
         Args:
             decoding: B temperatures and the shared settings. seed: of the rows that sample, unless they have `seeds`.
+
+        Raises:
+            RewriteFailure: an embedding is not finite.
         """
         latent = torch.from_numpy(self.statistics.normalise(embeddings))
+        if not latent.isfinite().all():
+            raise RewriteFailure("the wanted embeddings are not finite numbers")
         with self._precision():
             return generate(
                 self.decoder,
@@ -182,6 +188,8 @@ class Pipeline:
         except Cancelled:
             return []
         latents = self.statistics.normalise(embeddings)
+        if not np.isfinite(latents).all():  # the decoder would write gibberish with confidence
+            raise RewriteFailure(f"the proposals of mode {request.mode!r} are not finite numbers")
         return [
             _Line(request, plan, latent, (request.seed + 7919 * number) % 2**63)
             for number, (plan, latent) in enumerate(zip(plans, latents, strict=True))
@@ -283,6 +291,7 @@ class Pipeline:
             start=embeddings,
             strength=request.strength,
             seed=request.seed,
+            settings=EDIT,
             cancelled=request.cancelled,
         ).embeddings
 

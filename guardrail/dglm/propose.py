@@ -66,6 +66,9 @@ class ProposalSettings:
     student: bool = False
 
 
+EDIT = ProposalSettings(scale=4.0, renoise="unguided", fresh=0.25)
+"""For drafts: most of the noise is the draft's own, and guidance does not spoil it. Measured in docs/diffusion.md."""
+
 STUDENT = ProposalSettings(sampler="consistency", steps=4, student=True)
 """The distilled network in four steps."""
 
