@@ -25,6 +25,7 @@ from guardrail.types import Passage, Score
 
 __all__ = ["Detector", "DetectorClassifier", "Finding", "build_detector", "compiled"]
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _HIDDEN = re.compile(f"[{HIDDEN}]")
 _STYLED = re.compile(f"[{STYLED}]")
 _OPTIONS = ("types", "allow", "value")
@@ -93,9 +94,11 @@ class DetectorClassifier:
 
 
 def _plain(text: str) -> Normalised:
-    current = unchanged(text)
     if text.isascii():
-        return current
+        return unchanged(text)
+    current = unchanged(text)
+    if _SURROGATE.search(text):  # RE2 reads UTF-8, which has no lone surrogates
+        current = Normalised(_SURROGATE.sub("\ufffd", text), range(len(text) + 1), True)
     for needed, stage in ((_HIDDEN, hidden), (_STYLED, styled)):
         if needed.search(current.text):
             current = apply(current, stage(current.text))

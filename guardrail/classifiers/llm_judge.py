@@ -32,7 +32,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from guardrail.classifiers.base import BuildContext, check_options
-from guardrail.classifiers.options import number, seconds, text
+from guardrail.classifiers.options import number, seconds, text, writable
 from guardrail.classifiers.pattern import Regexes
 from guardrail.errors import ClassifierError, ModerationError
 from guardrail.text.normalise import fold
@@ -180,7 +180,7 @@ class Judge:
             model=self._model,
             messages=[
                 {"role": "system", "content": INSTRUCTION},
-                {"role": "user", "content": json.dumps(data, ensure_ascii=False)},
+                {"role": "user", "content": writable(json.dumps(data, ensure_ascii=False))},
             ],
             timeout=self._timeout,
             num_retries=0,

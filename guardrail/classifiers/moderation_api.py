@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from guardrail.classifiers.base import BuildContext, check_options
-from guardrail.classifiers.options import seconds, text, texts
+from guardrail.classifiers.options import seconds, text, texts, writable
 from guardrail.errors import ClassifierError, ModerationError
 from guardrail.text.segment import sentences
 from guardrail.types import Passage, Score, Span
@@ -78,7 +78,7 @@ class ModerationAPI:
         values: list[float] = []
         for start in range(0, len(pieces), BATCH):
             batch = pieces[start : start + BATCH]
-            values += self._ask([passages[row].text[slice(*span)] for row, span in batch])
+            values += self._ask([writable(passages[row].text[slice(*span)]) for row, span in batch])
         found: list[Score] = []
         for row, passage in enumerate(passages):
             own = [(value, span) for value, (at, span) in zip(values, pieces, strict=True) if at == row]

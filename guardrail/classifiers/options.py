@@ -9,7 +9,7 @@ from typing import Any
 
 from guardrail.errors import ClassifierError
 
-__all__ = ["number", "seconds", "text", "texts"]
+__all__ = ["number", "seconds", "text", "texts", "writable"]
 
 _DURATION = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m)?\s*")
 _UNITS = {None: 1.0, "ms": 0.001, "s": 1.0, "m": 60.0}
@@ -67,3 +67,8 @@ def seconds(name: str, options: Mapping[str, Any], option: str, default: float) 
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise ClassifierError(f"classifier {name!r}: {option!r} must be a duration such as 500ms or 2s, not {value!r}.")
     return float(value)
+
+
+def writable(source: str) -> str:
+    """A text that can be sent as UTF-8: a question mark stands for each lone surrogate."""
+    return source.encode("utf-8", "replace").decode("utf-8")

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from guardrail.classifiers.base import BuildContext, check_options
-from guardrail.classifiers.options import number, text, texts
+from guardrail.classifiers.options import number, text, texts, writable
 from guardrail.encoder import file_sha256, resolve_device
 from guardrail.errors import ClassifierError, did_you_mean
 from guardrail.text.normalise import normalise
@@ -112,7 +112,7 @@ class TransformerClassifier:
         for start in range(0, len(order), self._batch):
             rows = order[start : start + self._batch]
             encoded = tokenizer(
-                [_writable(inputs[row]) for row in rows],
+                [writable(inputs[row]) for row in rows],
                 padding=True,
                 truncation=True,
                 max_length=limit,
@@ -146,11 +146,6 @@ class TransformerClassifier:
         positions = getattr(model.config, "max_position_embeddings", LONGEST) or LONGEST
         limit = min(LONGEST, int(tokenizer.model_max_length), int(positions))
         return model.to(resolve_device(self._device)).eval().requires_grad_(False), tokenizer, limit
-
-
-def _writable(source: str) -> str:
-    """Lone surrogates cannot be written as UTF-8, which tokenizers need."""
-    return source.encode("utf-8", "replace").decode("utf-8")
 
 
 def build(name: str, options: Mapping[str, Any], context: BuildContext) -> TransformerClassifier:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,10 @@ from guardrail.cli.common import (
     read_text,
 )
 from guardrail.types import Action, Decision, Passage, Reason, Stage, State
+
+if TYPE_CHECKING:
+    from guardrail.engine import Guardrail
+    from guardrail.explain.explanation import Explanation
 
 __all__ = ["command", "decision_json", "exit_code"]
 
@@ -68,13 +72,20 @@ def exit_code(decisions: Iterable[Decision]) -> ExitCode:
     return worst
 
 
-def _show(decision: Decision, as_json: bool) -> None:
+def _show(decision: Decision, as_json: bool, explanation: Explanation | None) -> None:
     if as_json:
-        emit_json(decision_json(decision))
-    else:
-        from guardrail.cli.render import decision_view
+        emit_json(decision_json(decision) | ({"explanation": explanation.as_json()} if explanation else {}))
+        return
+    from guardrail.cli.explain import explanation_view
+    from guardrail.cli.render import decision_view
 
-        console.print(decision_view(decision))
+    console.print(decision_view(decision))
+    if explanation is not None:
+        console.print(explanation_view(explanation))
+
+
+def _explained(guard: Guardrail, passage: Passage, decision: Decision, wanted: bool) -> Explanation | None:
+    return guard.explain(passage) if wanted and decision.action is not Action.ALLOW else None
 
 
 @handled
@@ -84,6 +95,7 @@ def command(
     policy: PolicyOption = None,
     stage: Annotated[Stage, typer.Option(help="Where in a conversation the text stands.")] = Stage.OUTPUT,
     context: Annotated[list[str] | None, typer.Option(help="An earlier turn; repeat it, oldest first.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Say of every flagged text which words did it.")] = False,
     community: CommunityOption = "default",
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -96,14 +108,15 @@ def command(
     rows = read_rows(input_file) if input_file is not None else []
     guard = open_guard(policy, config, community=community)
     if single is not None:
-        decisions = [guard.check(single, stage=stage, context=tuple(context or ()))]
-        _show(decisions[0], as_json)
+        passage = Passage(single, stage, tuple(context or ()))
+        decisions = guard.check_many([passage])
+        _show(decisions[0], as_json, _explained(guard, passage, decisions[0], explain))
         raise typer.Exit(exit_code(decisions))
     worst = ExitCode.DONE
     for batch in batches(rows):
         passages = [Passage(row.text, stage, (*(context or ()), *row.context)) for row in batch]
         decisions = guard.check_many(passages)
-        for decision in decisions:
-            _show(decision, as_json)
+        for passage, decision in zip(passages, decisions, strict=True):
+            _show(decision, as_json, _explained(guard, passage, decision, explain))
         worst = max(worst, exit_code(decisions))
     raise typer.Exit(worst)

@@ -40,9 +40,9 @@ def test_texts_are_sent_together_and_the_largest_category_counts(loopback, monke
     loopback.answer = by_words
     classifier = make(loopback.url)
     assert isinstance(classifier, Classifier)
-    scores = classifier.score([Passage("I hate it"), Passage("hello"), Passage("hit"), Passage("  ")])
+    scores = classifier.score([Passage("I hate it"), Passage("hello"), Passage("hit \ud800"), Passage("  ")])
     assert [score.value for score in scores] == [0.9, 0.1, 0.8, 0.0]
-    assert loopback.asked == [{"model": "omni-moderation-latest", "input": ["I hate it", "hello", "hit"]}]
+    assert loopback.asked == [{"model": "omni-moderation-latest", "input": ["I hate it", "hello", "hit ?"]}]
     assert loopback.headers[0]["authorization"] == "Bearer sk-made-up"
     assert "sk-made-up" not in repr(classifier) + classifier.fingerprint
 

@@ -46,7 +46,7 @@ def encoder() -> Encoder:
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory, encoder: Encoder) -> Path:
-    folder = tmp_path_factory.mktemp("cache")
+    folder = tmp_path_factory.mktemp("cache") / "guardrail"  # as it lies in $XDG_CACHE_HOME
     background(encoder, folder)
     return folder
 
@@ -99,7 +99,7 @@ def test_a_damaged_or_unwritable_cache_only_costs_time(cache: Path, tmp_path: Pa
 def test_a_policy_can_use_it_at_once_and_steer_by_it(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parent))
     (tmp_path / "examples").mkdir()
     (tmp_path / "examples" / "trading.yaml").write_text(json.dumps(EXAMPLES))
     (tmp_path / "p.yaml").write_text(
@@ -176,10 +176,8 @@ def test_options_beside_examples_are_refused(cache: Path) -> None:
         build_linear("x", {"examples": EXAMPLES, "head": "toxicity"}, context(cache))
 
 
-def test_the_command_writes_a_head_and_measures_it_on_other_rows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def test_the_command_writes_a_head_and_measures_it_on_other_rows(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parent))
     Path("trading.yaml").write_text(json.dumps({**EXAMPLES, "about": "selling game accounts for money"}))
     fresh = [
         ("who buys my account for cash", 1),

@@ -139,3 +139,9 @@ def test_the_command_prints_json_writes_pages_and_exits_by_what_it_finds(tmp_pat
     many = run("--input", "rows.jsonl", "--policy", "./p.yaml", "--json")
     assert [json.loads(line)["action"] for line in many.stdout.splitlines()] == ["allow", "block"]
     assert run("--policy", "./p.yaml").exit_code == 2
+    checked = CliRunner().invoke(app, ["check", "--input", "rows.jsonl", "--policy", "./p.yaml", "--explain", "--json"])
+    first, second = (json.loads(line) for line in checked.stdout.splitlines())
+    assert "explanation" not in first
+    assert second["explanation"]["note"].startswith("would pass without")
+    shown = CliRunner().invoke(app, ["check", RUDE, "--policy", "./p.yaml", "--explain"]).stdout
+    assert "would pass without" in shown
