@@ -31,6 +31,7 @@ from guardrail.learn.tuned import score_states
 from guardrail.learn.tuned_session import TunedSession, sentence_vectors
 
 GRID = (Strength(1.0), Strength(10.0))
+SEARCH = 3_000
 
 
 def vectors_and_opinions(session: TunedSession, encoder: Encoder) -> tuple[Dataset, Floats]:
@@ -54,7 +55,7 @@ def make(
     """Write each head with its card to `out`; return the figures."""
     data, opinions = vectors_and_opinions(session, encoder)
     columns = load_tuned(encoder).facts.heads
-    plan = Plan(seed=0, grid=GRID)
+    plan = Plan(seed=0, grid=GRID, search_rows=SEARCH)
     found: dict[str, object] = {}
     for name in heads:
         trained = train_head(name, taught_by(data, name, opinions[:, columns.index(name)]), encoder.sha256, None, plan)

@@ -1,6 +1,6 @@
 """Measure the shipped heads, linear and tuned, on sets that neither was ever trained on.
 
-    python training/recipes/heads_external.py --data ../shared/data/labelled --out guardrail/pretrained/external.json
+    python training/recipes/heads_external.py --data ../shared/data/labelled --out guardrail/pretrained/tuned/external.json
 
 Most of these sets may be used for measuring only. `unintended-bias-madlibs` is a bias test: half of the sentences about
 every group of people are toxic, by template, so a fair head ranks them equally well whatever the group. Both tiers read
@@ -91,7 +91,7 @@ def measured(rows: Sequence[LabelledText], scores: Mapping[str, Mapping[str, Flo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data/labelled"))
-    parser.add_argument("--out", type=Path, default=Path("guardrail/pretrained/external.json"))
+    parser.add_argument("--out", type=Path, default=Path("guardrail/pretrained/tuned/external.json"))
     parser.add_argument("--limit", type=int, default=1_500, help="test rows of each set")
     parser.add_argument("--bias-limit", type=int, default=6_000, help="rows of the bias test")
     arguments = parser.parse_args()
@@ -114,7 +114,7 @@ def main() -> None:
     inside = np.array([row.source == BIAS for row in pool])
     rows = [row for row, kept in zip(pool, inside, strict=True) if kept]
     toxic = labels_of(rows, "toxicity") > 0.5
-    named = [frozenset([str(row.meta["identity"])]) for row in rows]
+    named = [frozenset(map(str, filter(None, [row.meta.get("identity")]))) for row in rows]
     document["identity_bias"] = {
         tier: measure_bias(of["toxicity"][inside], toxic, named).as_json()
         for tier, of in everything.items()
