@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
@@ -15,11 +15,12 @@ from guardrail.audit.escaping import identifier, unescape
 from guardrail.audit.people import People
 from guardrail.audit.tables import holds
 from guardrail.errors import ConfigurationError
+from guardrail.types import Decision
 
 if TYPE_CHECKING:
     from guardrail.audit.store import AuditStore
 
-__all__ = ["Settled", "await_verdict", "look", "wait"]
+__all__ = ["Settled", "await_verdict", "look", "resolved", "wait"]
 
 NOBODY = "time-out"
 """Stands for who settled a draft that nobody looked at in time."""
@@ -98,6 +99,17 @@ async def await_verdict(store: AuditStore, decision_id: str, timeout: float = 60
         if remaining <= 0:
             return await asyncio.to_thread(_expire, store, decision_id)
         await asyncio.sleep(min(poll, remaining))
+
+
+def resolved(decision: Decision, settled: Settled) -> Decision:
+    """Return a held decision as it may be delivered: released, in the reviewer's words if there are any, or refused.
+
+    The record stays as it is: the verdict is an event of its own.
+    """
+    if not settled.released:
+        return replace(decision, note=f"held for a person: {settled.status}")
+    text = decision.source if settled.text is None else settled.text
+    return replace(decision, text=text, note=f"released by {settled.by}")
 
 
 def _known(store: AuditStore, decision_id: str) -> Settled:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, insert, update
 
-from guardrail.audit.holds import Settled, await_verdict, look, wait
+from guardrail.audit.holds import Settled, await_verdict, look, resolved, wait
 from guardrail.audit.people import People
 from guardrail.audit.store import AuditStore
 from guardrail.audit.tables import appeals, events, holds, labels, reviews
@@ -154,6 +154,14 @@ def test_nobody_releases_a_draft_to_a_reader_who_has_left(store: AuditStore, peo
     assert wait(store, "held", timeout=0) == Settled("expired", None, "time-out")
     with pytest.raises(ConfigurationError, match="'one' is not held"):
         wait(store, "one", timeout=0)
+
+
+def test_what_may_be_delivered_of_a_held_draft(decide: Make) -> None:
+    held = decide(id="held", state=State.ESCALATED, action=Action.ESCALATE, text=None, refusal="Wait.", source="Draft.")
+    assert resolved(held, Settled("released", None, "ann")).delivered == "Draft."
+    assert resolved(held, Settled("released", "Softer.", "ann")).delivered == "Softer."
+    for status in ("refused", "expired", "held"):
+        assert resolved(held, Settled(status, "x", "ann")).delivered == "Wait."
 
 
 def test_two_reviewers_settle_one_draft(store: AuditStore, people: People) -> None:
