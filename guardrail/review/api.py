@@ -8,7 +8,7 @@ from fastapi import Response
 
 from guardrail.audit.holds import look
 from guardrail.errors import ConfigurationError
-from guardrail.review import appeals, queue, verdicts
+from guardrail.review import appeals, filling, queue, verdicts
 from guardrail.review.access import Denied, Visit
 from guardrail.review.database import reading
 from guardrail.review.render import document
@@ -88,5 +88,5 @@ def waiting(visit: Visit) -> Response:
     """How many items wait in a community, by view; no text."""
     with reading(visit.desk.store) as connection:
         counts = queue.counts(connection, visit.community)
-        behind = queue.backlog(connection, visit.community)
+        behind = filling.backlog(connection, visit.community)
     return document({"community": visit.community, "waiting": counts, "not_looked_through": behind})

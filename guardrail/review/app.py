@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from guardrail.errors import AuditUnavailable, ConfigurationError
 from guardrail.log import Logger
-from guardrail.review import queue
+from guardrail.review import filling, queue
 from guardrail.review.access import Denied, Route, Visit, enter, login_path, same_origin
 from guardrail.review.database import reading, writing
 from guardrail.review.desk import Desk
@@ -73,11 +73,11 @@ def _keep_filling(desk: Desk, stop: threading.Event) -> None:
         read = 0
         try:
             with reading(desk.store) as connection:
-                names = queue.communities(connection)
+                names = filling.communities(connection)
             for name in names:
                 if stop.is_set():
                     return
-                read += queue.fill(desk.store, desk.policies, name)
+                read += filling.fill(desk.store, desk.policies, name)
                 with writing(desk.store) as connection:
                     queue.calm(connection, name)
         except Exception as error:  # noqa: BLE001 (the pages go on, the next round may work)

@@ -14,7 +14,7 @@ from guardrail.audit.people import People
 from guardrail.audit.tables import appeals, decisions
 from guardrail.errors import ConfigurationError
 from guardrail.review.desk import Desk
-from guardrail.review.queue import ensure
+from guardrail.review.filling import ensure
 from guardrail.review.verdicts import DECIDING, opinions
 
 __all__ = ["LONGEST", "Appeal", "answer", "appeal_of", "appeals_on", "file", "page", "withdraw"]

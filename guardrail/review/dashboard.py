@@ -15,7 +15,7 @@ from sqlalchemy import Connection, func, select
 
 from guardrail.audit.escaping import identifier, unescape
 from guardrail.audit.tables import appeals, decisions
-from guardrail.review import queue, tables
+from guardrail.review import filling, queue, tables
 from guardrail.review.accounts import now
 from guardrail.review.charts import Chart, stacked
 
@@ -80,7 +80,7 @@ def gather(connection: Connection, community: str) -> Board:
         overturned=sum(row["outcome"] != "uphold" for row in deciding),
         median_hours=waits[len(waits) // 2] if waits else None,
         appeals=_appeals(connection, mine),
-        behind=queue.backlog(connection, community),
+        behind=filling.backlog(connection, community),
     )
 
 

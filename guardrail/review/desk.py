@@ -10,7 +10,7 @@ from typing import Any
 from guardrail.audit.store import AuditStore
 from guardrail.review.keys import Seal, Signer
 from guardrail.review.passwords import Passwords
-from guardrail.review.queue import Policies
+from guardrail.review.policies import Policies
 
 __all__ = ["Desk", "Encode"]
 

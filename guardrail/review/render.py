@@ -17,10 +17,11 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from sqlalchemy import Connection
 
-from guardrail.review import queue, wellbeing
+from guardrail.review import wellbeing
 from guardrail.review.access import Visit
 from guardrail.review.accounts import User, now
 from guardrail.review.database import reading
+from guardrail.review.filling import communities
 from guardrail.review.roles import EVERYWHERE, Role
 
 __all__ = ["HEADERS", "STATIC", "communities_of", "document", "page", "redirect", "static"]
@@ -136,7 +137,7 @@ def communities_of(connection: Connection, user: User | None) -> list[str]:
         return []
     named = {name for name in user.roles if name != EVERYWHERE}
     if EVERYWHERE in user.roles:
-        named.update(queue.communities(connection))
+        named.update(communities(connection))
     return sorted(named)
 
 

@@ -21,7 +21,8 @@ from guardrail.errors import ConfigurationError
 from guardrail.review import tables
 from guardrail.review.accounts import now
 from guardrail.review.desk import Desk
-from guardrail.review.queue import Item, ensure
+from guardrail.review.filling import ensure
+from guardrail.review.queue import Item
 
 __all__ = ["DECIDING", "Conflict", "Given", "Opinion", "decide", "opinions", "reopen"]
 

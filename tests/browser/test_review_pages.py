@@ -13,7 +13,8 @@ from playwright.sync_api import Page, expect
 
 from guardrail.review import appeals
 from guardrail.review.database import reading
-from guardrail.review.queue import fill, item_of
+from guardrail.review.filling import fill
+from guardrail.review.queue import item_of
 from guardrail.review.verdicts import opinions
 from guardrail.types import Action, State
 

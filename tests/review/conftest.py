@@ -23,9 +23,10 @@ from guardrail.review import accounts
 from guardrail.review.app import create_app
 from guardrail.review.database import reading
 from guardrail.review.desk import Desk
+from guardrail.review.filling import fill
 from guardrail.review.keys import Signer
 from guardrail.review.passwords import Passwords
-from guardrail.review.queue import Item, fill, item_of
+from guardrail.review.queue import Item, item_of
 from guardrail.review.roles import EVERYWHERE, Role
 from guardrail.review.verdicts import Opinion, opinions
 from guardrail.types import Action, Candidate, Decision, Reason, Rewrite, Stage, State

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select, update
 
 from guardrail.errors import ConfigurationError
-from guardrail.review import accounts, charts, dashboard, queue, tables
+from guardrail.review import accounts, charts, dashboard, filling, queue, tables
 from guardrail.review.database import reading, writing
 from guardrail.review.diff import compare, mark, shorten
 from guardrail.review.priority import assess, sampled, severe
@@ -118,7 +118,7 @@ def test_four_fillers_at_once_count_everything_once(fresh: Callable[..., Any]) -
     def work() -> None:
         barrier.wait()
         try:
-            while queue.fill(office.store, office.desk.policies, "gamers", 7):
+            while filling.fill(office.store, office.desk.policies, "gamers", 7):
                 pass
         except BaseException as error:  # noqa: BLE001 - the main thread reports it
             failed.append(error)

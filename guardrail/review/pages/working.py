@@ -10,7 +10,7 @@ from fastapi import Response
 from guardrail.audit.people import Change, People
 from guardrail.audit.query import StoredDecision
 from guardrail.errors import ConfigurationError
-from guardrail.review import queue, verdicts
+from guardrail.review import filling, queue, verdicts
 from guardrail.review.access import Denied, Visit
 from guardrail.review.accounts import find_user
 from guardrail.review.database import reading, writing
@@ -49,9 +49,9 @@ def waiting(visit: Visit) -> Response:
     desk, community = visit.desk, visit.community
     view, rule = visit.given("view", "open"), visit.given("rule")
     with reading(desk.store) as connection:
-        behind = queue.backlog(connection, community)
+        behind = filling.backlog(connection, community)
     if 0 < behind <= _INLINE_FILL:
-        behind -= queue.fill(desk.store, desk.policies, community, _INLINE_FILL)
+        behind -= filling.fill(desk.store, desk.policies, community, _INLINE_FILL)
     with reading(desk.store) as connection:
         try:
             items, following = queue.page(connection, community, view, rule=rule or None, after=visit.given("after"))
