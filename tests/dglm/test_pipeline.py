@@ -12,12 +12,13 @@ import torch
 from guardrail.classifiers.linear import load_head
 from guardrail.dglm import checkpoint
 from guardrail.dglm import pipeline as pipeline_module
+from guardrail.dglm.choose import Decoding
 from guardrail.dglm.codec import HIDDEN
 from guardrail.dglm.guidance import Guide
 from guardrail.dglm.pipeline import Pipeline, SpanRequest, load_pipeline
 from guardrail.dglm.plans import tidy
-from guardrail.dglm.propose import Diffusion, gaussian_diffusion
-from guardrail.errors import CheckpointError, ConfigurationError
+from guardrail.dglm.propose import Diffusion, Proposals, gaussian_diffusion
+from guardrail.errors import CheckpointError, ConfigurationError, RewriteFailure
 
 RUDE = "Only a stupid idiot would restart the Brompton router at 10:45, Siobhan."
 
@@ -110,6 +111,17 @@ def test_requests_share_a_batch_and_get_what_they_would_get_alone(pipeline: Pipe
         assert [row.fluency for row in found] == pytest.approx([row.fluency for row in alone], abs=1e-3)
 
 
+def test_numbers_that_are_not_finite_are_refused(pipeline: Pipeline, guides, monkeypatch) -> None:
+    broken = variant(pipeline, gaussian_diffusion(pipeline.statistics))
+    x = np.full((2, pipeline.encoder.dim), np.nan, dtype=np.float32)
+    proposals = Proposals(x, np.ones(2), 15.0, 0.0)
+    monkeypatch.setattr(broken.diffusion, "propose", lambda *arguments, **options: proposals)
+    with pytest.raises(RewriteFailure, match="continue"):
+        broken.rewrite(SpanRequest(RUDE, guides=guides, mode="continue", candidates=2))
+    with pytest.raises(RewriteFailure, match="finite"):
+        broken.write(x, [broken.prefix("", "")] * 2, Decoding([0.0, 0.0]))
+
+
 def test_what_the_policy_forbids_is_not_written(pipeline: Pipeline, guides) -> None:
     text = "Please put the kettle on the kitchen table, you idiot."
     request = SpanRequest(text, guides=guides, candidates=4, forbidden=lambda written: "kettle" in written.lower())
@@ -118,8 +130,8 @@ def test_what_the_policy_forbids_is_not_written(pipeline: Pipeline, guides) -> N
 
 
 def test_without_gpu_memory_the_rewrite_is_written_on_the_cpu(pipeline: Pipeline, guides, monkeypatch) -> None:
-    wanted = pipeline.rewrite(SpanRequest(RUDE, guides=guides, candidates=2))
     ours = variant(pipeline, None)
+    wanted = ours.rewrite(SpanRequest(RUDE, guides=guides, candidates=2))
     real = pipeline_module.generate
 
     def scarce(decoder, *arguments, **settings):
