@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ DEAD = 1e-4
 """Standard deviation of a dimension that says nothing; three of MiniLM's 384 are of the order of 1e-33."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # compared by identity: the spectrum is kept for each
 class LatentStatistics:
     """Moments of unit-norm embeddings of one encoder.
 
@@ -52,9 +53,7 @@ class LatentStatistics:
 
     def spectrum(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Return the eigenvalues (d,) and eigenvectors (d, d), in columns, of the normalised latents' covariance."""
-        std = self.std.astype(np.float64)
-        values, vectors = np.linalg.eigh(self.covariance.astype(np.float64) / np.outer(std, std))
-        return np.maximum(values, 0.0), vectors
+        return _spectrum(self)
 
     def normalise(self, x: Array) -> Array:
         """Map embeddings (N, d) to latents of zero mean and unit variance per dimension."""
@@ -65,6 +64,16 @@ class LatentStatistics:
         x = z * self.std + self.mean
         unit: Array = x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
         return unit
+
+
+@lru_cache(maxsize=8)
+def _spectrum(statistics: LatentStatistics) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """A decomposition takes as long as several steps of the diffusion."""
+    std = statistics.std.astype(np.float64)
+    values, vectors = np.linalg.eigh(statistics.covariance.astype(np.float64) / np.outer(std, std))
+    values = np.maximum(values, 0.0)
+    values.flags.writeable = vectors.flags.writeable = False
+    return values, vectors
 
 
 def measure(encoder: Encoder, texts: Sequence[str], chunk: int = 2048) -> LatentStatistics:

@@ -212,7 +212,7 @@ class ProposalNetwork(nn.Module):
 def new_network(config: NetworkConfig, statistics: LatentStatistics) -> ProposalNetwork:
     """Build a network for latents of these moments; its body begins as zero, so it is the Gaussian denoiser."""
     values, vectors = statistics.spectrum()
-    return ProposalNetwork(config, torch.from_numpy(values), torch.from_numpy(vectors))
+    return ProposalNetwork(config, torch.tensor(values), torch.tensor(vectors))
 
 
 def _body(config: NetworkConfig) -> nn.Module:
