@@ -135,7 +135,13 @@ class Office:
         """How PostgreSQL finds the queue's pages, and how long that takes it."""
         waiting = "SELECT * FROM review_queue WHERE community = 'gamers' AND status IN ('open')"
         order = " ORDER BY priority DESC, decision_id DESC LIMIT 41"
-        asked = {"queue": waiting + order, "queue of one rule": f"{waiting} AND rule = 'violence'{order}"}
+        settled = "SELECT * FROM review_queue WHERE community = 'gamers' AND status IN ('done') ORDER BY done_at DESC,"
+        settled += " decision_id DESC LIMIT 41"
+        asked = {
+            "queue": waiting + order,
+            "queue of one rule": f"{waiting} AND rule = 'violence'{order}",
+            "settled": settled,
+        }
         with self.desk.store.engine.connect() as connection:
             return {
                 name: [row[0].strip() for row in connection.execute(text(f"EXPLAIN (ANALYZE, COSTS OFF) {query}"))]

@@ -106,7 +106,7 @@ def _settled(connection: Connection, community: str) -> list[dict[str, Any]]:
     names = ("rule", "outcome", "created_at", "done_at")
     query = (
         select(*(table.c[name] for name in names))
-        .where(table.c.community == community, table.c.done_at >= since)
+        .where(table.c.community == community, table.c.status == "done", table.c.done_at >= since)
         .order_by(table.c.done_at.desc())
         .limit(_RECENT)
     )

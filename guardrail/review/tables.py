@@ -121,7 +121,7 @@ queue = Table(
     Column("done_at", UtcDateTime),
     Index(None, "community", "status", "priority", "decision_id"),
     Index(None, "community", "status", "rule", "priority", "decision_id"),
-    Index(None, "community", "done_at"),
+    Index(None, "community", "status", "done_at", "decision_id"),
     Index(None, "assigned_to", "status"),
 )
 

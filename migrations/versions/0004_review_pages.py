@@ -140,7 +140,11 @@ def work() -> None:
         "review_queue",
         ["community", "status", "rule", "priority", "decision_id"],
     )
-    op.create_index(op.f("ix_review_queue_community_done_at"), "review_queue", ["community", "done_at"])
+    op.create_index(
+        op.f("ix_review_queue_community_status_done_at_decision_id"),
+        "review_queue",
+        ["community", "status", "done_at", "decision_id"],
+    )
     op.create_index(op.f("ix_review_queue_assigned_to_status"), "review_queue", ["assigned_to", "status"])
     op.create_table(
         "review_watermarks",
