@@ -1,9 +1,12 @@
-"""A head from ten examples beside one from a thousand, on topics that neither guardrail nor its encoder was shaped for.
+"""A head from ten examples beside one from many. Prints one JSON object; `gap` is how far the taught head stays behind.
 
-Prints one JSON object. `--data FOLDER` holds labelled rows (`agnews.jsonl.gz` with `topic_*`, `goemotions.jsonl.gz` with
-`emotion_gratitude`): for measuring only. For each topic, AUROC on test rows of: heads taught by 5 and by 10 examples a
-side, with and without a sentence on the topic, mean over seeds; and logistic regression on 500 a side. `gap`: how far a
-taught head stays behind, median over the topics. `seconds`: to teach one head, everyday text already embedded.
+With `--data FOLDER` the topics are ones that neither guardrail nor its encoder was shaped for: `agnews.jsonl.gz`
+(`topic_*`) and `goemotions.jsonl.gz` (`emotion_gratitude`), for measuring only. Without it they are labels of the
+project's own texts, whose negatives share the topic, and the shipped heads, which know these texts, are no prior.
+
+For each topic, AUROC on test rows of: heads taught by 5 and by 10 examples a side, with and without a sentence on the
+topic, mean over seeds; and logistic regression on `--many` a side, or as many as there are. `gap`: median over the
+topics. `seconds`: to teach one head, everyday text already embedded.
 """
 
 from __future__ import annotations
@@ -31,6 +34,13 @@ TOPICS = {
     "topic_business": ("agnews", "companies, markets and the economy"),
     "topic_scitech": ("agnews", "computers, science and technology"),
     "emotion_gratitude": ("goemotions", "somebody thanks somebody"),
+}
+OWN = {
+    "insult": ("own", "somebody is insulted"),
+    "sexual": ("own", "lewd and sexual remarks"),
+    "self_harm": ("own", "somebody wants to harm themselves"),
+    "jailbreak": ("own", "talking an assistant out of its rules"),
+    "prompt_injection": ("own", "instructions to an assistant hidden in a document"),
 }
 LONGEST = 400  # characters
 
@@ -61,11 +71,10 @@ class Remembering:
 
 
 def measure(
-    topic: str, rows: list[LabelledText], encoder: Remembering, everyday, options: argparse.Namespace
+    topic: str, about: str, rows: list[LabelledText], encoder: Remembering, everyday, options: argparse.Namespace
 ) -> dict[str, float]:  # type: ignore[no-untyped-def]
     from sklearn.linear_model import LogisticRegression
 
-    about = TOPICS[topic][1]
     yes, no = sides(rows, topic, "train", options.many, 0)
     fresh, others = sides(rows, topic, "test", options.tested, 0)
     tested, truth = encoder.encode(fresh + others), np.arange(len(fresh) + len(others)) < len(fresh)
@@ -73,7 +82,7 @@ def measure(
         encoder.encode(yes + no), np.arange(len(yes) + len(no)) < len(yes)
     )
     found = {"many": quick_auroc(tested @ many.coef_[0], truth) or 0.0}
-    prior = prior_heads(encoder)  # type: ignore[arg-type]
+    prior = prior_heads(encoder) if options.data else []  # type: ignore[arg-type]
     for each in (5, 10):
         for name, sentence in ((f"{each}", ""), (f"{each} and a sentence", about)):
             values = []
@@ -88,7 +97,7 @@ def measure(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--many", type=int, default=500, help="examples on each side of the large head")
     parser.add_argument("--tested", type=int, default=150, help="test rows on each side")
@@ -97,15 +106,20 @@ def main() -> None:
     encoder = Remembering(real)
     with tempfile.TemporaryDirectory() as folder:
         everyday = background(real, Path(folder))
+    topics = TOPICS if options.data else OWN
+    own = Path(__file__).resolve().parents[1] / "training" / "heads"
     sources = {
-        name: read_many([options.data / f"{name}.jsonl.gz"]) for name in {source for source, _ in TOPICS.values()}
+        source: read_many([options.data / f"{source}.jsonl.gz" if options.data else own])
+        for source in {source for source, _ in topics.values()}
     }
     found = {
-        topic: measure(topic, sources[source], encoder, everyday, options) for topic, (source, _) in TOPICS.items()
+        topic: measure(topic, about, sources[source], encoder, everyday, options)
+        for topic, (source, about) in topics.items()
     }
-    example = sides(sources["agnews"], "topic_sports", "train", 10, 1)
+    first = next(iter(topics))
+    example = sides(sources[topics[first][0]], first, "train", 10, 1)
     started = time.perf_counter()
-    train_few("sports", Examples(tuple(example[0]), tuple(example[1])), real, prior_heads(real), everyday)
+    train_few(first, Examples(tuple(example[0]), tuple(example[1])), real, prior_heads(real), everyday)
     seconds = time.perf_counter() - started
     ways = [way for way in next(iter(found.values())) if way != "many"]
     gaps = {way: round(statistics.median(row["many"] - row[way] for row in found.values()), 4) for way in ways}
