@@ -126,8 +126,10 @@ def test_folders_are_relative_to_the_file(tmp_path: Path) -> None:
         ("polciy: x\n", "Did you mean 'policy'?"),
         (
             "audit:\n  ulr: x\n",
-            "yaml:2: audit.ulr: unknown key; expected one of url, durability, spool, store_text, store_embeddings, mask, "
-            "keep_text, keep_decisions. Did you mean 'url'?",
+            (
+                "yaml:2: audit.ulr: unknown key; expected one of url, durability, spool, store_text, store_embeddings, "
+                "mask, keep_text, keep_decisions. Did you mean 'url'?"
+            ),
         ),
         (
             "audit:\n  durability: ever\n",
