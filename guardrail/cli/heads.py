@@ -82,7 +82,9 @@ def train(
     ] = None,
     examples: Annotated[
         Path | None,
-        typer.Option("--examples", help="5 to 50 texts on each side (.yaml or .jsonl): one head; --data then measures it."),
+        typer.Option(
+            "--examples", help="5 to 50 texts on each side (.yaml or .jsonl): one head; --data then measures it."
+        ),
     ] = None,
     head: Annotated[list[str] | None, typer.Option("--head", help="A label to learn; repeat it. Default: all.")] = None,
     sources: Annotated[
