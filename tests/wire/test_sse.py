@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -21,7 +22,7 @@ STREAM = (
 def read(data: bytes, cuts: list[int]) -> list[Frame]:
     decoder = SSEDecoder()
     places = [0, *sorted(cuts), len(data)]
-    frames = [frame for a, b in zip(places, places[1:], strict=False) for frame in decoder.feed(data[a:b])]
+    frames = [frame for a, b in itertools.pairwise(places) for frame in decoder.feed(data[a:b])]
     return frames + decoder.finish()
 
 
