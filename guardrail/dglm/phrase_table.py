@@ -33,7 +33,7 @@ _VOWEL: Final = re.compile(
 )
 _SPACED: Final = re.compile(r"\s+(?=[.,!?;:]|$)|(?<=\s)\s+")
 
-MAX_COMBINATIONS: Final = 16
+MAX_COMBINATIONS: Final = 8
 """Of replacements of several phrases."""
 
 Table = Mapping[str, Sequence[tuple[str, float]]]
@@ -67,7 +67,9 @@ class PhraseTable:
                 copy = copy[:start] + _like(new, text[start:end]) + copy[end:]
             copy = _closed_up(with_articles(copy))
             if copy and copy != text:
-                copies.setdefault(copy, math.log(math.prod(share for _, share in chosen)) / len(chosen))
+                copies.setdefault(copy, sum(math.log(max(share, 1e-6)) for _, share in chosen) / len(chosen))
+        if len(copies) <= count:
+            return sorted(copies, key=copies.__getitem__, reverse=True)
         scores = {
             copy: habit + value
             for (copy, habit), value in zip(copies.items(), fluency(list(copies), text), strict=True)
