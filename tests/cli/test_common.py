@@ -122,7 +122,7 @@ def test_json_of_the_values_in_use(capsys: pytest.CaptureFixture[str]) -> None:
     assert printed.endswith("\n")
     assert "h\u00e9" in printed
     assert json.loads(printed) == {
-        "score": {"value": 0.5, "spans": [[0, 2]]},
+        "score": {"value": 0.5, "spans": [[0, 2]], "labels": []},
         "action": "block",
         "map": {"a": 0.25},
         "when": "2026-01-02T00:00:00+00:00",
