@@ -35,6 +35,9 @@ WINDOW_TOKENS = 128
 SCREEN = 0.25
 """A sentence that reaches this share of a rule's lowest threshold is looked at more closely."""
 
+DOUBT = 0.2
+"""Share of a rule's lowest threshold from which on a network that decides in place of a head is asked."""
+
 HARMLESS = -3.0
 """Logit of a head that finds a text harmless, where only patterns are asked (`Judge.forbidden`)."""
 
@@ -90,6 +93,7 @@ class Judge:
         self._classifiers = classifiers
         self._encoder = encoder
         self._second = {name: one for name, one in classifiers.items() if isinstance(one, SecondOpinion)}
+        self._deciding = [name for name, one in classifiers.items() if getattr(one, "decides", False)]
         rules = bundle.policy.document.rules
         self._screen = {name: SCREEN * min(rule.thresholds.values()) for name, rule in rules.items()}
         self._needed = {
@@ -107,6 +111,7 @@ class Judge:
         works = [_Work(passage, [(0, len(passage.text))]) for passage in passages]
         self._score(works)
         embedding_error = self._embed_windows(works, keep_vectors)
+        self._decide(works)
         self._ask_again(works)
         return [self._verdict(work, embedding_error) for work in works]
 
@@ -139,6 +144,8 @@ class Judge:
             asked = [work for work in works if name in self._needed[work.passage.stage]]
             if not asked:
                 continue
+            if name in self._deciding and name in self.bundle.heads:
+                continue  # its head screens first
             if name in self._second:
                 for work in asked:
                     work.scores[name] = Score(0.0)  # abstains until it is asked
@@ -151,6 +158,35 @@ class Judge:
                 for work in asked:
                     work.scores.pop(name, None)
                     work.failures[name] = str(ClassifierFailure(name, error))
+
+    def _decide(self, works: Sequence[_Work]) -> None:
+        """Let networks decide in place of the heads of their names, where those heads leave a doubt.
+
+        A text that its heads find far from every threshold costs no second pass.
+        """
+        for name in self._deciding:
+            doubtful = [work for work in works if name in self.bundle.heads and self._in_doubt(work, name)]
+            if not doubtful:
+                continue
+            try:
+                found = self._classifiers[name].score([work.passage for work in doubtful])
+                for work, score in zip(doubtful, found, strict=True):
+                    self._hear(work, name, _checked(score))
+            except Exception as error:  # noqa: BLE001 (the rules' on_error decides)
+                for work in doubtful:
+                    work.failures[name] = str(ClassifierFailure(name, error))
+
+    def _in_doubt(self, work: _Work, classifier: str) -> bool:
+        """Whether a rule that weighs the classifier comes near its lowest threshold in some unit."""
+        rules = self.bundle.policy.document.rules_at(work.passage.stage)
+        levels = {
+            name: DOUBT * min(rule.thresholds.values()) for name, rule in rules.items() if classifier in rule.weights
+        }
+        return any(
+            classifier in unit.logits and unit.risks.get(rule, 0.0) >= level
+            for unit in work.units
+            for rule, level in levels.items()
+        )
 
     def _ask_again(self, works: Sequence[_Work]) -> None:
         """Put texts of which a rule is uncertain to those of its classifiers that are asked only then."""
@@ -178,7 +214,12 @@ class Judge:
     def _hear(self, work: _Work, name: str, score: Score) -> None:
         """Pool a score that came later into the units of a work."""
         work.scores[name] = score
-        later = {name: logit(np.array([_value_in(score, unit.span) for unit in work.units]))}
+        values = logit(np.array([_value_in(score, unit.span) for unit in work.units]))
+        if name in self.bundle.heads:  # a sentence was judged: of its clauses, those count that the head minds too
+            heads = np.array([unit.logits[name] for unit in work.units])
+            whole = [any(_inside(sentence, unit.span) for sentence in work.spans) for unit in work.units]
+            values = np.where(whole, values, np.minimum(values, heads))
+        later = {name: values}
         known = {one: np.array([unit.logits[one] for unit in work.units]) for one in work.units[0].logits}
         risks = self.bundle.risks(known | later, work.passage.stage)
         work.units = [
@@ -300,7 +341,7 @@ class Judge:
         risk = max(risks.values(), default=0.0)
         judgement = Judgement(action, risk, risks, scores, tuple(reasons), failures, scanned=bool(rules))
         acting = {name for reason in reasons if reason.action > Action.FLAG for name in self._weighed(reason.rule)}
-        found = [work.scores[name] for name in sorted(acting) if name in work.scores]
+        found = [work.scores[name] for name in sorted(acting) if name in work.scores and name not in self._deciding]
         matches = {span for score in found for span in score.spans}
         labels = {span: label for score in found for span, label in zip(score.spans, score.labels, strict=False)}
         kept = _evidence(work, self._encoder().sha256) if work.rows else None
@@ -327,7 +368,8 @@ class Judge:
 
     def _spans(self, work: _Work, rule: str, threshold: float) -> tuple[Span, ...]:
         """Where a rule was broken: the matches of its patterns, and the smallest units at or over the threshold."""
-        matches = {span for name in self._weighed(rule) if name in work.scores for span in work.scores[name].spans}
+        pointing = [name for name in self._weighed(rule) if name in work.scores and name not in self._deciding]
+        matches = {span for name in pointing for span in work.scores[name].spans}
         units = minimal([unit.span for unit in work.units if unit.risks.get(rule, 0.0) >= threshold])
         found = {trim(work.passage.text, span) for span in units if not any(_inside(match, span) for match in matches)}
         return tuple(sorted(found | matches))

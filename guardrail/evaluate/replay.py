@@ -296,11 +296,12 @@ class _Decider:
         said: dict[str, Floats] = {}
         for row, end, count in zip(rows, ends, counts, strict=True):
             for name, values in json.loads(row.others).items() if row.others else ():
-                own = said.setdefault(unescape(name), np.full(int(ends[-1]), -MAX_LOGIT))
+                own = said.setdefault(unescape(name), np.full(int(ends[-1]), np.nan))
                 own[end - count : end] = values
-        for name in self._assembly.others:
-            silent = np.full(len(starts), -MAX_LOGIT)
-            found[name] = np.maximum.reduceat(said[name], starts) if name in said else silent
+        for name in self._assembly.others:  # one that was not asked leaves the word to its head, if it has one
+            silent = found.get(name, np.full(len(starts), -MAX_LOGIT))
+            heard = np.maximum.reduceat(said[name], starts) if name in said else np.full(len(starts), np.nan)
+            found[name] = np.where(np.isnan(heard), silent, heard)
         return found
 
     def _from_texts(self, rows: Sequence[Any]) -> list[tuple[int, float, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ from guardrail.classifiers.linear import build, list_heads, load_head
 from guardrail.classifiers.tuned import SHIPPED, TunedClassifier, tuned_facts
 from guardrail.encoder import DEFAULT_ENCODER, pinned_sha256
 from guardrail.errors import ClassifierError
+from guardrail.judge import Judge
 from guardrail.policy import load_policy
 from guardrail.settings import Settings
-from guardrail.types import Action, Passage, Stage
+from guardrail.types import Action, Passage, Score, Stage
 
 POLICY = """
 policy: tiers
@@ -76,3 +78,46 @@ def test_the_network_decides_and_the_head_steers(tmp_path: Path) -> None:
     guide = made.judge.bundle.linear_guide("rude")
     assert guide is not None
     assert guide[0] == pytest.approx(load_head("toxicity").weight)
+
+
+@pytest.fixture
+def judge(tmp_path: Path) -> Judge:
+    path = tmp_path / "tiers.yaml"
+    path.write_text(POLICY.replace("flag: 0.5", "rewrite: 0.5"), encoding="utf-8")
+    return assemble(load_policy(str(path)), Settings()).judge
+
+
+def test_the_network_is_asked_only_where_the_head_leaves_a_doubt(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    score = TunedClassifier.score
+
+    def counted(self: TunedClassifier, passages: Sequence[Passage]) -> list[Score]:
+        asked.extend(passage.text for passage in passages)
+        return score(self, passages)
+
+    monkeypatch.setattr(TunedClassifier, "score", counted)
+    rude, polite = "You are a stupid, worthless idiot.", "The meeting starts at nine in the small room."
+    found = judge.judge([Passage(polite, Stage.OUTPUT), Passage(rude, Stage.OUTPUT)])
+    assert asked == [rude]
+    assert [verdict.judgement.action for verdict in found] == [Action.ALLOW, Action.REWRITE]
+    assert 0.0 < found[0].judgement.scores["toxicity"] < 0.2  # the head's own word
+
+
+def test_a_sentence_that_the_network_names_is_no_match_to_be_taken_out(judge: Judge) -> None:
+    text = "The meeting starts at nine. You are a stupid, worthless idiot. Bring the plan."
+    (verdict,) = judge.judge([Passage(text, Stage.OUTPUT)])
+    assert verdict.judgement.action is Action.REWRITE
+    assert verdict.matches == ()  # only patterns match words
+    found = [text[slice(*span)] for span in verdict.judgement.reasons[0].spans]
+    assert found
+    assert all(part in "You are a stupid, worthless idiot." for part in found)
+
+
+def test_a_network_that_fails_leaves_the_decision_to_on_error(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: TunedClassifier, passages: Sequence[Passage]) -> list[Score]:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(TunedClassifier, "score", broken)
+    (verdict,) = judge.judge([Passage("You are a stupid, worthless idiot.", Stage.OUTPUT)])
+    assert verdict.judgement.action is Action.BLOCK
+    assert "no memory" in verdict.judgement.failures["toxicity"]
