@@ -33,7 +33,7 @@ _VOWEL: Final = re.compile(
 )
 _SPACED: Final = re.compile(r"\s+(?=[.,!?;:]|$)|(?<=\s)\s+")
 
-MAX_COMBINATIONS: Final = 8
+MAX_COMBINATIONS: Final = 5
 """Of replacements of several phrases."""
 
 Table = Mapping[str, Sequence[tuple[str, float]]]
