@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 from itertools import islice, pairwise
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -88,7 +89,10 @@ class Pipeline:
         phrases: PhraseTable | None = None,
     ) -> None:
         self.encoder, self.statistics, self.decoder = encoder, loaded.statistics, loaded.decoder
-        self.sha256, self.codec = loaded.sha256, codec
+        self.codec = codec
+        self.sha256 = loaded.sha256
+        if diffusion is not None:  # what it writes depends on both
+            self.sha256 = sha256(f"{loaded.sha256}\n{diffusion.sha256}".encode()).hexdigest()
         self.trained = diffusion is not None
         self.diffusion = diffusion if diffusion is not None else gaussian_diffusion(loaded.statistics)
         self._phrases = phrases

@@ -18,6 +18,7 @@ from guardrail.dglm.guidance import Guide
 from guardrail.dglm.pipeline import Pipeline, SpanRequest, load_pipeline
 from guardrail.dglm.plans import tidy
 from guardrail.dglm.propose import Diffusion, Proposals, gaussian_diffusion
+from guardrail.encoder import DEFAULT_ENCODER
 from guardrail.errors import CheckpointError, ConfigurationError, RewriteFailure
 
 RUDE = "Only a stupid idiot would restart the Brompton router at 10:45, Siobhan."
@@ -193,3 +194,12 @@ def test_an_unknown_checkpoint_is_refused() -> None:
 )
 def test_the_ends_are_mended(written: str, draft: str, tidied: str) -> None:
     assert tidy(written, draft) == tidied
+
+
+def test_the_hash_covers_the_diffusion_too() -> None:
+    pipeline = load_pipeline("mini", DEFAULT_ENCODER, "cpu")
+    loaded = checkpoint.load(checkpoint.locate("mini"), pipeline.encoder.sha256, "cpu")
+    without = Pipeline(pipeline.encoder, loaded, pipeline.codec)
+    assert without.sha256 == checkpoint.sha256(checkpoint.locate("mini"))
+    assert pipeline.trained
+    assert pipeline.sha256 != without.sha256
