@@ -38,40 +38,23 @@ def train_decoder(
     recipe: RecipeOption = RECIPE,
     data: DataOption = DATA,
     out: OutOption = Path("runs/decoder-mini"),
-    steps: Annotated[
-        int | None, typer.Option(help="Stop after this many steps in all; the schedule stays the recipe's.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; default: all.")] = None,
+    steps: StepsOption = None,
+    threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train (or resume) the soft-prompted decoder, and the latent statistics it needs."""
-    import torch
-
     from guardrail.dglm.training import train_decoder as train
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    _use_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
+    with _Bar("decoder") as bar:
+        train(recipe, data, out, report=bar, steps=steps)
+    last = bar.last
+    _say(
+        {"run": str(out), **last},
+        f"{out}: step {last.get('step')}, validation loss {last.get('validation_loss')}",
+        as_json,
     )
-    last: dict[str, Any] = {}
-    with Progress(*columns, console=error_console) as progress:
-        task = progress.add_task("decoder", total=None)
-
-        def report(row: dict[str, Any]) -> None:
-            last.update(row)
-            description = f"loss {row['loss']:.3f}, {row['examples_per_second']:.0f} examples/s"
-            progress.update(task, total=row["steps"], completed=row["step"], description=description)
-
-        train(recipe, data, out, report=report, steps=steps)
-    if as_json:
-        emit_json({"run": str(out), **last})
-    else:
-        console.print(f"{out}: step {last.get('step')}, validation loss {last.get('validation_loss')}")
 
 
 @train_app.command("latents")
@@ -133,9 +116,9 @@ def train_distill(
 @train_app.command("phrases")
 @handled
 def train_phrases(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the checkpoint that is to use them.")],
     recipe: RecipeOption = RECIPE,
     data: DataOption = DATA,
-    out: Annotated[Path, typer.Option("--out", help="Folder of the checkpoint.")] = Path("runs/decoder-mini"),
     as_json: JsonOption = False,
 ) -> None:
     """Learn from rewrite pairs which words people put for which."""

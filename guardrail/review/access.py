@@ -121,7 +121,7 @@ class Visit:
 
     @property
     def form_token(self) -> str:
-        """What every form of this session must bring back."""
+        """What every form of the signed-in visitor must bring back."""
         return self.desk.signer.mark(self.session, "form")
 
     @property

@@ -138,7 +138,7 @@ def _resume(visit: Visit, token: str, user: User, held: Mapping[str, str]) -> Re
 
 
 def logout(visit: Visit) -> Response:
-    """End this session."""
+    """Sign the visitor out."""
     with writing(visit.desk.store) as connection:
         accounts.end_session(connection, visit.session)
     response = redirect("/login")
