@@ -43,12 +43,15 @@ def train_decoder(
     as_json: JsonOption = False,
 ) -> None:
     """Train (or resume) the soft-prompted decoder, and the latent statistics it needs."""
+    from guardrail.classifiers.linear import list_heads, load_head
+    from guardrail.dglm.guidance import Guide
     from guardrail.dglm.training import train_decoder as train
 
     _use_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
+    guides = {name: Guide(head.weight, head.bias) for name in list_heads() for head in [load_head(name)]}
     with _Bar("decoder") as bar:
-        train(recipe, data, out, report=bar, steps=steps)
+        train(recipe, data, out, report=bar, steps=steps, guides=guides)
     last = bar.last
     _say(
         {"run": str(out), **last},

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from guardrail.dglm.aims import Aim
 from guardrail.dglm.codec import HIDDEN, Codec, Tokens
 from guardrail.dglm.corpus import Pair
 from guardrail.dglm.decoder import CONTEXT, DRAFT, Prefix
@@ -101,18 +102,20 @@ def collate_target(targets: Sequence[Tokens]) -> TargetBatch:
 
 @dataclass(slots=True)
 class Example:
-    """One training example, tokenised, with the text whose embedding is wanted."""
+    """One training example, tokenised, with the embedding that the decoder is told."""
 
     prefix: PrefixTokens
     target: Tokens
-    text: str
+    aim: Aim
 
     def __len__(self) -> int:
         return len(self.prefix.draft) + len(self.prefix.context) + 2 * len(self.target)
 
 
-def make_example(codec: Codec, pair: Pair, target_limit: int = 64) -> Example:
-    """Tokenise a training pair."""
+def make_example(codec: Codec, pair: Pair, aim: Aim | None = None, target_limit: int = 64) -> Example:
+    """Tokenise a training pair; without an aim the decoder is told the target's own embedding."""
     return Example(
-        tokenise_prefix(codec, pair.source, pair.before), codec.encode(pair.target, target_limit), pair.target
+        tokenise_prefix(codec, pair.source, pair.before),
+        codec.encode(pair.target, target_limit),
+        Aim(pair.target) if aim is None else aim,
     )

@@ -22,11 +22,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from guardrail.dglm import checkpoint, latents
+from guardrail.dglm.aims import MARGINS, Aims, wanted
 from guardrail.dglm.batch import Example, collate_prefix, collate_target, make_example
 from guardrail.dglm.codec import Codec, word_tokenizer
 from guardrail.dglm.corpus import Corpus, load_corpus
 from guardrail.dglm.corruption import Spoiler
 from guardrail.dglm.decoder import Decoder, DecoderConfig, warm_start
+from guardrail.dglm.guidance import Guide
 from guardrail.dglm.loss import decoder_loss, output_index
 from guardrail.dglm.prompt import noise_latent
 from guardrail.encoder import Encoder, load_encoder
@@ -90,25 +92,68 @@ def latent_texts(corpus: Corpus, count: int, seed: int) -> list[str]:
     return [corpus.clean[i][0] for i in clean] + drafts + [pairs[i].target for i in drawn]
 
 
-def new_decoder(recipe: Mapping[str, Any], encoder: Encoder, output_ids: tuple[int, ...]) -> Decoder:
-    """Build the decoder of a recipe, warm-started from the encoder's own transformer."""
+def new_decoder(
+    recipe: Mapping[str, Any], encoder: Encoder, output_ids: tuple[int, ...], start: checkpoint.Checkpoint | None
+) -> Decoder:
+    """Build the decoder of a recipe, with the weights of `start` or warm-started from the encoder's own transformer.
+
+    Raises:
+        ConfigurationError: the recipe's sizes are not those of `start`.
+    """
     torch.manual_seed(int(recipe["seed"]))
-    decoder = Decoder(DecoderConfig(latent_dim=encoder.dim, output_ids=output_ids, **recipe["model"]))
-    warm_start(decoder, load_file(encoder.directory / "model.safetensors"))
+    config = DecoderConfig(latent_dim=encoder.dim, output_ids=output_ids, **recipe["model"])
+    decoder = Decoder(config)
+    if start is None:
+        warm_start(decoder, load_file(encoder.directory / "model.safetensors"))
+    elif start.decoder.config != config:
+        raise ConfigurationError(f"the recipe's `model` does not have the sizes of its `start`, {start.folder}")
+    else:
+        decoder.load_state_dict(start.decoder.state_dict())
+    for name in recipe.get("frozen", ()):
+        decoder.get_submodule(name).requires_grad_(False)
     return decoder
 
 
-class BatchSource:
-    """Micro-batches of a step, with the embeddings of their targets."""
+def starting_point(recipe: Mapping[str, Any], encoder: Encoder) -> checkpoint.Checkpoint | None:
+    """Load the checkpoint that a recipe goes on from (`start`: a shipped name or a folder), if it names one."""
+    name = recipe.get("start")
+    return checkpoint.load(checkpoint.locate(name), encoder.sha256, "cpu") if name else None
 
-    def __init__(self, recipe: Mapping[str, Any], corpus: Corpus, codec: Codec, mixture: str = "mixture") -> None:
-        self.recipe, self.codec = recipe, codec
+
+def equip(
+    recipe: Mapping[str, Any], out: Path, encoder: Encoder, codec: Codec, corpus: Corpus
+) -> tuple[Decoder, latents.LatentStatistics]:
+    """Return the untrained decoder and the latent statistics of a run, and keep in `out` what they were made of."""
+    (out / "recipe.json").write_text(json.dumps(recipe), encoding="utf8")
+    start = starting_point(recipe, encoder)
+    ids_path, latents_path = out / "output_ids.json", out / "latents.safetensors"
+    if start is not None:
+        latents.save(start.statistics, latents_path)
+        ids_path.write_text(json.dumps(start.decoder.config.output_ids), encoding="utf8")
+    if not latents_path.exists():
+        texts = latent_texts(corpus, 24_000, int(recipe["seed"]))
+        latents.save(latents.measure(encoder, texts), latents_path)
+    if not ids_path.exists():
+        ids = output_vocabulary(codec, corpus, int(recipe["output_vocabulary"]))
+        ids_path.write_text(json.dumps(ids), encoding="utf8")
+    output_ids = tuple(json.loads(ids_path.read_text(encoding="utf8")))
+    return new_decoder(recipe, encoder, output_ids, start), latents.load(latents_path)
+
+
+class BatchSource:
+    """Micro-batches of a step."""
+
+    def __init__(
+        self, recipe: Mapping[str, Any], corpus: Corpus, codec: Codec, aims: Aims, mixture: str = "mixture"
+    ) -> None:
+        self.recipe, self.codec, self.aims = recipe, codec, aims
         self.spoiler = Spoiler(corpus, dict(recipe[mixture]))
 
     def __call__(self, step: int) -> list[list[Example]]:
         """Return the examples of `step`, sorted by length and cut into micro-batches."""
         rng = np.random.default_rng([int(self.recipe["seed"]), step])
-        examples = [make_example(self.codec, self.spoiler.draw(rng)) for _ in range(int(self.recipe["batch"]))]
+        pairs = [self.spoiler.draw(rng) for _ in range(int(self.recipe["batch"]))]
+        examples = [make_example(self.codec, pair, self.aims.draw(pair, rng)) for pair in pairs]
         examples = sorted((example for example in examples if example.target), key=len)
         size = int(self.recipe["micro_batch"])
         return [examples[start : start + size] for start in range(0, len(examples), size)]
@@ -117,8 +162,9 @@ class BatchSource:
 def prepare(
     examples: list[Example], decoder: Decoder, encoder: Encoder, stats: latents.LatentStatistics, noise: float
 ) -> Any:
-    """Collate a micro-batch: embed the targets, noise the latents, make the soft tokens."""
-    x = stats.normalise(encoder.encode([example.text for example in examples]))
+    """Collate a micro-batch: find the wanted embeddings, noise the latents, make the soft tokens."""
+    aims = [example.aim for example in examples]
+    x = stats.normalise(wanted(aims, encoder.encode([aim.base for aim in aims]), stats))
     signal = 1.0 - noise * torch.rand(len(examples)) ** 2
     latent = noise_latent(torch.from_numpy(x), signal)
     prefix = collate_prefix([example.prefix for example in examples], decoder.prompt(latent, signal))
@@ -218,7 +264,33 @@ def load_state(state: TrainingState, folder: Path) -> bool:
     return True
 
 
-def train_decoder(recipe_path: Path, data: Path, out: Path, *, report: Report, steps: int | None = None) -> Path:
+def training_aims(recipe: Mapping[str, Any], guides: Mapping[str, Guide]) -> Aims:
+    """Read what a recipe's `aims` says: `heads`, `share` and `margins`.
+
+    Args:
+        guides: name -> the head, for the names that the recipe may use.
+
+    Raises:
+        ConfigurationError: a head is not among `guides`.
+    """
+    settings = recipe.get("aims") or {}
+    unknown = sorted(set(settings.get("heads", ())) - set(guides))
+    if unknown:
+        raise ConfigurationError(f"the recipe aims by heads that are not there: {', '.join(unknown)}")
+    chosen = tuple(guides[name] for name in settings.get("heads", ()))
+    least, largest = settings.get("margins", MARGINS)
+    return Aims(chosen, float(settings.get("share", 0.0)), (float(least), float(largest)))
+
+
+def train_decoder(
+    recipe_path: Path,
+    data: Path,
+    out: Path,
+    *,
+    report: Report,
+    steps: int | None = None,
+    guides: Mapping[str, Guide] | None = None,
+) -> Path:
     """Train (or resume) the decoder of a recipe; returns the folder of the run.
 
     Args:
@@ -226,32 +298,26 @@ def train_decoder(recipe_path: Path, data: Path, out: Path, *, report: Report, s
             statistics.
         report: called with a dictionary after every step.
         steps: stop after this many optimiser steps in all (default: the recipe's).
+        guides: name -> head, for the heads that the recipe's `aims` name.
 
     Raises:
-        TrainingDiverged: the loss is not finite.
+        TrainingDiverged: the loss is not finite. ConfigurationError: the recipe asks for what is not there.
     """
     recipe = read_recipe(recipe_path)
+    aims = training_aims(recipe, guides or {})
     steps = steps or int(recipe["steps"])
     project = recipe_path.resolve().parents[2]
     encoder = load_encoder(recipe["encoder"])
     codec = Codec(word_tokenizer(encoder.directory))
     corpus = load_corpus(recipe, data, project, int(recipe["seed"]))
-    stats = _latent_statistics(out / "latents.safetensors", encoder, corpus, int(recipe["seed"]))
-    (out / "recipe.json").write_text(json.dumps(recipe), encoding="utf8")
-    ids_path = out / "output_ids.json"
-    if not ids_path.exists():
-        ids_path.write_text(
-            json.dumps(output_vocabulary(codec, corpus, int(recipe["output_vocabulary"]))), encoding="utf8"
-        )
-    output_ids = tuple(json.loads(ids_path.read_text(encoding="utf8")))
-    decoder = new_decoder(recipe, encoder, output_ids)
+    decoder, stats = equip(recipe, out, encoder, codec, corpus)
     index = output_index(decoder)
     settings = recipe["optimiser"]
     state = new_state(decoder, settings)
     load_state(state, out)
-    source = BatchSource(recipe, corpus, codec)
+    source = BatchSource(recipe, corpus, codec, aims)
     held_aside = load_corpus(recipe, data, project, int(recipe["seed"]), split="test")
-    validate = BatchSource(recipe, held_aside, codec, "validation_mixture")
+    validate = BatchSource(recipe, held_aside, codec, aims, "validation_mixture")
     noise = float(recipe["noise_augmentation"])
 
     def prepared(batches: list[list[Example]], noise: float) -> list[Any]:
@@ -300,9 +366,3 @@ def export_run(run: Path, folder: Path) -> int:
     config = DecoderConfig(latent_dim=statistics.dim, output_ids=output_ids, **recipe["model"])
     checkpoint.save(weights, config, statistics, folder, json.dumps(recipe))
     return sum((folder / name).stat().st_size for name in ("decoder.safetensors", "latents.safetensors"))
-
-
-def _latent_statistics(path: Path, encoder: Encoder, corpus: Corpus, seed: int) -> latents.LatentStatistics:
-    if not path.exists():
-        latents.save(latents.measure(encoder, latent_texts(corpus, 24_000, seed)), path)
-    return latents.load(path)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from guardrail.dglm import checkpoint, training
 from guardrail.dglm.corpus import Corpus, Pair, detokenise, load_corpus
 from guardrail.dglm.corruption import Spoiler, restyle
+from guardrail.errors import ConfigurationError
 
 SENTENCES = [
     f"{who} {what} {where}."
@@ -88,6 +89,31 @@ def test_a_resumed_run_equals_an_unbroken_one(
     assert size > 1_000_000
     statistics = training.latents.load(tmp_path / "checkpoint" / "latents.safetensors")
     assert checkpoint.load(tmp_path / "checkpoint", statistics.encoder_sha256, "cpu").decoder.config.layers == 1
+
+
+def test_a_run_goes_on_from_a_checkpoint_and_keeps_what_is_frozen(
+    recipe: tuple[Path, Path], small_statistics: None, tmp_path: Path
+) -> None:
+    path, data = recipe
+    first, second, start = tmp_path / "first", tmp_path / "second", tmp_path / "start"
+    for folder in (first, second):
+        folder.mkdir()
+    training.train_decoder(path, data, first, report=lambda row: None, steps=2)
+    training.export_run(first, start)
+    document = training.read_recipe(path) | {"start": str(start), "frozen": ["word"], "output_vocabulary": 7}
+    path.write_text(yaml.safe_dump(document))
+    training.train_decoder(path, data, second, report=lambda row: None, steps=2)
+
+    begun, gone_on = load_file(start / "decoder.safetensors"), load_file(second / "state.safetensors")
+    assert torch.equal(gone_on["model.word.weight"], begun["word.weight"].float())
+    assert not torch.equal(gone_on["model.transform.weight"], begun["transform.weight"].float())
+    assert (second / "output_ids.json").read_text() == (first / "output_ids.json").read_text()
+    mine, theirs = (training.latents.load(folder / "latents.safetensors") for folder in (second, start))
+    assert np.array_equal(mine.covariance, theirs.covariance)
+
+    path.write_text(yaml.safe_dump(document | {"model": {"layers": 2, "prompt_layers": 1}}))
+    with pytest.raises(ConfigurationError, match="sizes"):
+        training.train_decoder(path, data, second, report=lambda row: None)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(
