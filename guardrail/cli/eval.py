@@ -9,15 +9,14 @@ import typer
 from rich.table import Table
 
 from guardrail.cli.common import ConfigOption, JsonOption, PolicyOption, console, emit_json, handled, open_guard
-from guardrail.cli.heads import (
+from guardrail.cli.heads import heads_of, of_split
+from guardrail.cli.training import (
     DataOption,
     DeviceOption,
     EncoderOption,
     ResamplesOption,
     SeedOption,
     Tier,
-    heads_of,
-    of_split,
     progress,
 )
 from guardrail.errors import ClassifierError, did_you_mean

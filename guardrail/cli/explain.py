@@ -26,7 +26,7 @@ from guardrail.cli.common import (
     read_rows,
     read_text,
 )
-from guardrail.cli.heads import progress
+from guardrail.cli.training import progress
 from guardrail.types import Action, Passage, Stage
 
 if TYPE_CHECKING:

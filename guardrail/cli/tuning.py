@@ -21,7 +21,7 @@ from guardrail.cli.common import (
     open_settings,
     read_rows,
 )
-from guardrail.cli.heads import DataOption, ResamplesOption, SeedOption, progress
+from guardrail.cli.training import DataOption, ResamplesOption, SeedOption, progress
 from guardrail.errors import DataError, did_you_mean
 from guardrail.types import Action, Decision, Passage, Stage
 

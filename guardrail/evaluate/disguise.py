@@ -67,12 +67,18 @@ KINDS: dict[str, Disguise] = {
 }
 
 
-def disguise(text: str, kind: str) -> str:
+def disguise(text: str, kind: str, share: float = 1.0) -> str:
     """Disguise every word of four letters or more.
 
     Args:
         text: what is disguised; one without such a word comes back as it is.
         kind: one of `KINDS`.
+        share: of those words about so many are disguised.
     """
     rng = random.Random(f"{kind}\n{text}")  # noqa: S311 (seeded, to be repeatable)
-    return _WORD.sub(lambda match: KINDS[kind](match.group(), rng), text)
+
+    def changed(match: re.Match[str]) -> str:
+        word = match.group()
+        return KINDS[kind](word, rng) if share >= 1.0 or rng.random() < share else word
+
+    return _WORD.sub(changed, text)

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from guardrail.classifiers.network import Trunk, Upper
+from guardrail.classifiers.tuned import load_tuned
 from guardrail.encoder import Encoder
 from guardrail.errors import CheckpointError
 from guardrail.evaluate.data import LabelledText
@@ -84,9 +85,12 @@ class TunedTraining:
         encoder: the embedded encoder.
         folder: for hidden states and checkpoints; a run with the same rows, labels and plan goes on there.
         plan: how.
+        states: hidden states of the rows, where they are there already.
+        start: a tuned network whose layers, and outputs for the labels that it knows, are gone on from; the encoder's
+            own layers if None.
 
     Raises:
-        CheckpointError: the encoder is not of the kind whose layers can be taken.
+        CheckpointError: the encoder is not of the kind whose layers can be taken, or `start` belongs to another one.
     """
 
     def __init__(
@@ -97,6 +101,7 @@ class TunedTraining:
         folder: Path,
         plan: TunePlan = TunePlan(),
         states: TrunkStates | None = None,
+        start: Path | None = None,
     ) -> None:
         if encoder.transformer is None:
             raise CheckpointError(f"the tuned tier needs the embedded encoder, not {encoder.name!r}")
@@ -112,6 +117,7 @@ class TunedTraining:
         self._labels = torch.from_numpy(np.nan_to_num(labels))
         torch.manual_seed(plan.seed)
         self.upper = Upper(encoder.transformer, FROZEN, len(self.heads)).float()
+        self._started = "" if start is None else _go_on_from(start, encoder, self.upper, self.heads)
         self.average = {name: value.detach().clone() for name, value in self.upper.state_dict().items()}
         self._optimiser = self._make_optimiser()
         self._epochs = [
@@ -222,12 +228,27 @@ class TunedTraining:
         """A hash of everything that decides what a step does."""
         import hashlib
 
-        digest = hashlib.sha256(repr((self.heads, replace(self.plan), FROZEN)).encode())
+        digest = hashlib.sha256(repr((self.heads, replace(self.plan), FROZEN, self._started)).encode())
         for ids in self.states.sequences:
             digest.update(np.asarray(ids, dtype=np.int32).tobytes())
         for part in (self._up, self._down):
             digest.update(part.numpy().tobytes())
         return digest.hexdigest()
+
+
+def _go_on_from(path: Path, encoder: Encoder, upper: Upper, heads: Sequence[str]) -> str:
+    """Copy layers and known outputs of the tuned network at `path` into `upper`; return the network's hash."""
+    network = load_tuned(encoder, path)
+    if network.facts.frozen != FROZEN:
+        raise CheckpointError(f"{path} stands on {network.facts.frozen} frozen layers, a run on {FROZEN}")
+    upper.layers.load_state_dict(network.upper.layers.state_dict())
+    known = {name: place for place, name in enumerate(network.facts.heads)}
+    with torch.no_grad():
+        for column, name in enumerate(heads):
+            if name in known:
+                upper.out.weight[column] = network.upper.out.weight[known[name]]
+                upper.out.bias[column] = network.upper.out.bias[known[name]]
+    return network.facts.sha256
 
 
 def score_states(upper: Upper, states: TrunkStates) -> Floats:

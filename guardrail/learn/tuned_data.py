@@ -20,24 +20,29 @@ import torch
 
 from guardrail.classifiers.network import Trunk, padded
 from guardrail.evaluate.data import LabelledText, labels_of
+from guardrail.evaluate.disguise import disguise
 from guardrail.evaluate.heads import HARM_LABELS
 from guardrail.learn.invariance import counterfactuals, swap_groups
 from guardrail.learn.weighting import TOTAL, row_weights
 
 Floats = npt.NDArray[np.float32]
 
-CHARACTERS = 240
+CHARACTERS = 320
 """Of a longer text this many are read, from its start or around the part that carries its labels."""
-MAX_TOKENS = 48
+MAX_TOKENS = 64
 BATCH_TOKENS = 1_024
 GROUP_SENTENCES = 16
 """Of each template of `guardrail.learn.invariance` so many of its groups are named."""
 CAPS: Mapping[str, int] = {
-    **dict.fromkeys(("germeval2018", "korean-hate"), 60),
-    **dict.fromkeys(("masc", "wikitext2", "wiki-demo", "t0-open", "oasst-model-eval", "qmsum-meetings"), 80),
-    **dict.fromkeys(("ubuntu-irc", "github-incivility", "gpteacher-roleplay", "coconot-contrast", "bipia"), 120),
-    **dict.fromkeys(("gptfuzz-refusal", "diasafety", "red-instruct"), 350),
+    **dict.fromkeys(("germeval2018", "korean-hate"), 200),
+    **dict.fromkeys(("masc", "wikitext2", "wiki-demo", "t0-open", "oasst-model-eval", "qmsum-meetings"), 300),
+    **dict.fromkeys(("ubuntu-irc", "gpteacher-roleplay", "bipia"), 400),
+    **dict.fromkeys(("github-incivility", "coconot-contrast", "gptfuzz-refusal", "diasafety"), 800),
+    **dict.fromkeys(("goemotions", "own-repairs"), 2_500),
 }
+DISGUISES = ("leet", "spaced", "repeated", "homoglyph", "mixed")
+DISGUISED_CHARACTERS = 160
+"""Only a text of at most so many is disguised: the disguise of a long one would push its end out of what is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +54,20 @@ class Sampling:
         caps: other caps, for sources in which most rows say the same or in a language that the encoder cannot read.
         keep: positives of labels that are rarer than this are never cut.
         swap: share of the texts that name a group of people which are read with another group's name instead.
-        seed: of the draw and of the swapped groups.
+        disguise: share of the short texts, harmful or not, in which some words are disguised.
+        seed: of the draw, of the swapped groups and of the disguises.
     """
 
-    cap: int = 220
+    cap: int = 1_200
     caps: Mapping[str, int] = field(default_factory=lambda: dict(CAPS))
-    keep: int = 350
+    keep: int = 1_200
     swap: float = 0.3
+    disguise: float = 0.06
     seed: int = 0
 
 
 def draw(rows: Sequence[LabelledText], heads: Sequence[str], sampling: Sampling) -> list[LabelledText]:
-    """Return a sample in which no source dominates, each text cut to what is read of it, some groups swapped."""
+    """Return a sample in which no source dominates, each text cut to what is read of it, some groups swapped, some disguised."""
     rng = random.Random(sampling.seed)  # noqa: S311 (seeded, to be repeatable)
     positives = {head: int((labels_of(rows, head) >= 0.5).sum()) for head in heads}
     rare = {head for head, count in positives.items() if count < sampling.keep}
@@ -75,14 +82,16 @@ def draw(rows: Sequence[LabelledText], heads: Sequence[str], sampling: Sampling)
     for (source, _), members in sorted(strata.items()):
         rng.shuffle(members)
         kept.extend(members[: sampling.caps.get(source, sampling.cap)])
-    return [_read_as(row, rng, sampling.swap) for row in kept]
+    return [_read_as(row, rng, sampling) for row in kept]
 
 
-def _read_as(row: LabelledText, rng: random.Random, swap: float) -> LabelledText:
+def _read_as(row: LabelledText, rng: random.Random, sampling: Sampling) -> LabelledText:
     start = max(0, row.spans[0][0] - CHARACTERS // 3) if row.spans else 0
     text = row.text[start : start + CHARACTERS]
-    if rng.random() < swap:
+    if rng.random() < sampling.swap:
         text = swap_groups(text, rng)
+    if len(text) <= DISGUISED_CHARACTERS and rng.random() < sampling.disguise:
+        text = disguise(text, rng.choice(DISGUISES), share=rng.uniform(0.2, 1.0))
     return replace(row, text=text, spans=())
 
 

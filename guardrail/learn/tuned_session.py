@@ -32,8 +32,8 @@ MIN_POSITIVES = 40
 """A label with fewer positive training rows is not learned."""
 MIN_CALIBRATION = 10
 MEASURED = {
-    "dev": Sampling(cap=30, caps={}, keep=60, swap=0.0),
-    "test": Sampling(cap=40, caps={}, keep=60, swap=0.0),
+    "dev": Sampling(cap=60, caps={}, keep=120, swap=0.0, disguise=0.0),
+    "test": Sampling(cap=60, caps={}, keep=120, swap=0.0, disguise=0.0),
 }
 """What is drawn of the other splits: the dev rows calibrate, the test rows measure."""
 
@@ -90,6 +90,7 @@ class TunedSession:
         seed: of every draw.
         plan: how the network is trained.
         heads: labels to learn; all that the rows know if empty.
+        start: a tuned network to go on from, instead of the encoder's own layers.
 
     Raises:
         DataError: no label has enough positive training rows.
@@ -103,6 +104,7 @@ class TunedSession:
         seed: int = 0,
         plan: TunePlan | None = None,
         heads: Sequence[str] = (),
+        start: Path | None = None,
     ) -> None:
         learnable = [row for row in rows if row.split == "train"]
         labels = sorted(heads or {name for row in learnable for name in row.labels})
@@ -112,7 +114,9 @@ class TunedSession:
         self.encoder = encoder
         self.folder = folder
         self.drawn = rows_to_learn(rows, self.heads, Sampling(seed=seed))
-        self.training = TunedTraining(self.drawn, self.heads, encoder, folder, plan or TunePlan(seed=seed))
+        self.training = TunedTraining(
+            self.drawn, self.heads, encoder, folder, plan or TunePlan(seed=seed), start=start
+        )
         self.parts = {
             split: draw([row for row in rows if row.split == split], self.heads, sampling)
             for split, sampling in MEASURED.items()
