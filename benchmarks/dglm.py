@@ -63,9 +63,10 @@ def timed_stages(pipeline: Pipeline) -> Iterator[dict[str, float]]:
 
         return call
 
-    names = {"weighty_words": "find words", "bad_clauses": "find clauses", "generate": "decode", "project": "move"}
+    names = {"weighty_words": "find words", "bad_clauses": "find clauses", "project": "move"}
     saved = {name: getattr(pipeline_module, name) for name in names}
-    fluencies, step, propose = pipeline._fluencies, pipeline.decoder.step, pipeline.diffusion.propose
+    writer, step, propose = pipeline.writer, pipeline.decoder.step, pipeline.diffusion.propose
+    write, fluency = writer.write, writer.fluency
 
     def counted(ids: torch.Tensor, *arguments: object) -> object:
         steps.count += ids.shape[1] == 1
@@ -74,14 +75,15 @@ def timed_stages(pipeline: Pipeline) -> Iterator[dict[str, float]]:
     try:
         for name, stage in names.items():
             setattr(pipeline_module, name, timed(stage, saved[name]))
-        pipeline._fluencies = timed("fluency", fluencies)  # type: ignore[method-assign, assignment]
+        writer.write = timed("decode", write)  # type: ignore[method-assign, assignment]
+        writer.fluency = timed("fluency", fluency)  # type: ignore[method-assign, assignment]
         pipeline.decoder.step = counted  # type: ignore[method-assign, assignment]
         pipeline.diffusion.propose = timed("diffuse", propose)  # type: ignore[method-assign, assignment]
         yield spent
     finally:
         for name, function in saved.items():
             setattr(pipeline_module, name, function)
-        pipeline._fluencies = fluencies  # type: ignore[method-assign]
+        writer.write, writer.fluency = write, fluency  # type: ignore[method-assign]
         pipeline.decoder.step = step  # type: ignore[method-assign]
         pipeline.diffusion.propose = propose  # type: ignore[method-assign]
         spent["steps"] = steps.count

@@ -132,7 +132,7 @@ def _dglm(settings: Settings) -> Iterator[Check]:
     started = time.perf_counter()
     pipeline = load_pipeline(settings.rewriter.checkpoint, settings.encoder, settings.device)
     seconds = time.perf_counter() - started
-    parameters = sum(parameter.numel() for parameter in pipeline.decoder.parameters())
+    parameters = pipeline.writer.parameters
     detail = (
         f"{settings.rewriter.checkpoint}, {parameters / 1e6:.1f} million parameters, "
         f"sha256 {pipeline.sha256[:12]}, loaded in {seconds:.1f} s"

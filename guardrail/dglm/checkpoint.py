@@ -89,8 +89,7 @@ def load(folder: Path, encoder_sha256: str, device: str) -> Checkpoint:
         decoder.load_state_dict(state)
     except RuntimeError as error:
         raise CheckpointError(f"the weights in {folder} do not fit their own sizes: {error}") from error
-    decoder = decoder.to(device).eval().requires_grad_(False)
-    return Checkpoint(decoder, statistics, sha256(folder), folder)
+    return Checkpoint(decoder.to(device).freeze(), statistics, sha256(folder), folder)
 
 
 def sha256(folder: Path) -> str:

@@ -46,6 +46,7 @@ class _Batch:
     prefix_ids: Tensor  # (A, P)
     copyable: Tensor  # (A, P)
     draft: Tensor  # (A, P, width)
+    keys: Tensor  # (A, P, width) of the copy attention
     cache: Cache
     seen: Tensor  # (A, S + P)
     ids: Tensor  # (A, 1) written last
@@ -54,9 +55,9 @@ class _Batch:
     def select(self, keep: Sequence[int]) -> _Batch:
         index = torch.tensor(keep, device=self.ids.device)
         cache = [(keys[index], values[index]) for keys, values in self.cache]
-        parts = (self.prefix_ids, self.copyable, self.draft, self.seen, self.ids, self.forms)
-        prefix_ids, copyable, draft, seen, ids, forms = (part[index] for part in parts)
-        return _Batch(prefix_ids, copyable, draft, cache, seen, ids, forms)
+        parts = (self.prefix_ids, self.copyable, self.draft, self.keys, self.seen, self.ids, self.forms)
+        prefix_ids, copyable, draft, keys, seen, ids, forms = (part[index] for part in parts)
+        return _Batch(prefix_ids, copyable, draft, keys, cache, seen, ids, forms)
 
 
 @dataclass(slots=True)
@@ -93,7 +94,8 @@ def generate(
     states, cache, seen = decoder.encode_prefix(prefix)
     start = torch.full((len(prefixes), 1), START, device=device)
     draft = states[:, prefix.soft.shape[1] :]
-    batch = _Batch(prefix.ids, prefix.copyable, draft, cache, seen, start, torch.zeros_like(start))
+    forms = torch.zeros_like(start)
+    batch = _Batch(prefix.ids, prefix.copyable, draft, decoder.copy_key(draft), cache, seen, start, forms)
     rows = [Row(index, own) for index, own in enumerate(prefixes)]
     active, draws = rows, Draws(decoding, generator)
     for position in range(min(decoding.max_tokens, decoder.config.positions - 1)):
@@ -122,7 +124,7 @@ def _step(decoder: Decoder, batch: _Batch, position: int) -> _Step:
     positions = torch.full_like(batch.ids, position)
     mask = causal_mask(batch.seen, 1, position)
     states, batch.cache = decoder.step(batch.ids, batch.forms, positions, batch.cache, mask)
-    log_write, log_attention, log_gate, summary = decoder.distribution(states, batch.draft, batch.copyable)
+    log_write, log_attention, log_gate, summary = decoder.distribution(states, batch.draft, batch.copyable, batch.keys)
     copied = (log_attention + log_gate[..., 1:]).exp()[:, 0] * batch.copyable  # (A, P)
     probabilities = torch.zeros(len(copied), decoder.config.vocabulary, device=copied.device)
     probabilities[:, decoder.output_ids] = (log_write + log_gate[..., :1]).exp()[:, 0]

@@ -9,32 +9,30 @@ from the decoder, and in chance; those of all requests are decoded as one batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
-from itertools import islice, pairwise
-from threading import Lock
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from guardrail.dglm import checkpoint, phrase_table
-from guardrail.dglm.batch import EMPTY, END, START, PrefixTokens, collate_prefix, collate_target, tokenise_prefix
+from guardrail.dglm.batch import PrefixTokens
 from guardrail.dglm.batching import within_memory
 from guardrail.dglm.codec import Codec, word_tokenizer
 from guardrail.dglm.diffusion_checkpoint import find_diffusion, load_diffusion
-from guardrail.dglm.generate import Decoding, Written, generate
+from guardrail.dglm.embedding import Embeds, Once
+from guardrail.dglm.generate import Decoding, Written
 from guardrail.dglm.guidance import project
-from guardrail.dglm.latents import Array
-from guardrail.dglm.loss import output_index, token_log_probabilities
+from guardrail.dglm.latents import Array, LatentStatistics
 from guardrail.dglm.phrase_table import PhraseTable
 from guardrail.dglm.plans import Plan, Proposed, SpanRequest, plan_candidates, plan_continuations, tidy
 from guardrail.dglm.propose import EDIT, Diffusion, gaussian_diffusion
 from guardrail.dglm.sampler import Cancelled
 from guardrail.dglm.weighing import bad_clauses, weighty_words
+from guardrail.dglm.writer import MAX_DRAFT, DraftWriter, Line, Writer
 from guardrail.encoder import load_encoder
 from guardrail.errors import ConfigurationError, RewriteFailure
 from guardrail.types import Span
@@ -45,37 +43,24 @@ if TYPE_CHECKING:
 
 __all__ = ["Pipeline", "Proposed", "SpanRequest", "load_pipeline"]
 
-SIGNAL = 0.95
-"""alpha squared that the prompt generator is told at inference (Lovelace et al. 2024, code)."""
-
-MAX_DRAFT = 96
-"""Word pieces of the longest stretch that the decoder was trained to rewrite."""
-
-MAX_CONTINUATION = 40
-"""Word pieces of a sentence that is written without a draft."""
-
 SUBSTITUTES = 3
 """Copies with words replaced that are proposed to the decoder."""
 
-MAX_SCORED = 200
-"""Word pieces of a proposal that its fluency looks at."""
-
 
 @dataclass(frozen=True, slots=True)
-class _Line:
-    """One row of the decoder's batch: a plan of a request, its latent (latent_dim,) and its seed."""
+class _Work:
+    """A request on its way, and the embeddings that its call has made so far."""
 
     request: SpanRequest
-    plan: Plan
-    latent: Array
-    seed: int
+    encoder: Embeds
 
 
 class Pipeline:
     """A loaded DGLM. Thread-safe: nothing is kept between calls.
 
     Args:
-        encoder: of the checkpoint. loaded: the checkpoint. codec: of the encoder's vocabulary.
+        encoder: of the checkpoint. statistics: of its latents. writer: turns latents into text. sha256: of the writer's
+            weights and the statistics.
         diffusion: the trained network; None: `edit` uses the exact denoiser of Gaussian latents, `continue` is refused.
         phrases: which words to put for which; None: no drafts with words replaced.
     """
@@ -83,23 +68,19 @@ class Pipeline:
     def __init__(
         self,
         encoder: Encoder,
-        loaded: checkpoint.Checkpoint,
-        codec: Codec,
+        statistics: LatentStatistics,
+        writer: Writer,
+        sha256_of_weights: str,
         diffusion: Diffusion | None = None,
         phrases: PhraseTable | None = None,
     ) -> None:
-        self.encoder, self.statistics, self.decoder = encoder, loaded.statistics, loaded.decoder
-        self.codec = codec
-        self.sha256 = loaded.sha256
+        self.encoder, self.statistics, self.writer = encoder, statistics, writer
+        self.sha256 = sha256_of_weights
         if diffusion is not None:  # what it writes depends on both
-            self.sha256 = sha256(f"{loaded.sha256}\n{diffusion.sha256}".encode()).hexdigest()
+            self.sha256 = sha256(f"{sha256_of_weights}\n{diffusion.sha256}".encode()).hexdigest()
         self.trained = diffusion is not None
-        self.diffusion = diffusion if diffusion is not None else gaussian_diffusion(loaded.statistics)
+        self.diffusion = diffusion if diffusion is not None else gaussian_diffusion(statistics)
         self._phrases = phrases
-        self._device = self.decoder.word.weight.device
-        self._output_index = output_index(self.decoder)
-        self._on_cpu: Decoder | None = None
-        self._copying = Lock()
 
     def rewrite(self, request: SpanRequest) -> list[Proposed]:
         """Return distinct proposals for one request, see `rewrite_many`."""
@@ -115,45 +96,16 @@ class Pipeline:
             ConfigurationError: the mode needs a network that the checkpoint does not have.
             RewriteFailure: the diffusion broke down.
         """
-        planned = [self._lines(request) for request in requests]
-        lines = [line for own in planned for line in own]
-        written = iter(within_memory(self._write, lines, lambda rows: self._write(rows, self._cpu_decoder())))
+        encoder = Once(self.encoder)
+        planned = [self._lines(_Work(request, encoder)) for request in requests]
+        written = iter(self._write([line for own in planned for line in own]))
         found: list[list[str]] = []
         for request, own in zip(requests, planned, strict=True):
             texts = dict.fromkeys(tidy(row.text, request.text) for row in islice(written, len(own)) if row.ended)
             found.append([] if request.cancelled() else [text for text in texts if text])
         pairs = [(text, request.text) for request, own in zip(requests, found, strict=True) for text in own]
-        fluencies = iter(self._fluencies(pairs))
+        fluencies = iter(self._fluencies(pairs, encoder))
         return [[Proposed(text, next(fluencies)) for text in texts] for texts in found]
-
-    def write(
-        self, embeddings: Array, prefixes: Sequence[PrefixTokens], decoding: Decoding, seed: int = 0
-    ) -> list[Written]:
-        """Write out wanted unit embeddings (B, d) after B prefixes, on whatever device and memory there is.
-
-        Args:
-            decoding: B temperatures and the shared settings. seed: of the rows that sample, unless they have `seeds`.
-
-        Raises:
-            RewriteFailure: an embedding is not finite.
-        """
-        latent = torch.from_numpy(self.statistics.normalise(embeddings))
-        if not latent.isfinite().all():
-            raise RewriteFailure("the wanted embeddings are not finite numbers")
-        with self._precision():
-            return generate(
-                self.decoder,
-                self.codec,
-                latent,
-                torch.full((len(prefixes),), SIGNAL),
-                prefixes,
-                decoding,
-                torch.Generator().manual_seed(seed),
-            )
-
-    def prefix(self, draft: str, before: str) -> PrefixTokens:
-        """Return what the decoder has in view: a draft, cut at `MAX_DRAFT` word pieces, and what stands before it."""
-        return tokenise_prefix(self.codec, draft, before, MAX_DRAFT)
 
     def fluency(self, texts: Sequence[str], draft: str = "") -> list[float]:
         """Mean log-probability, in nats, of the words of each text that are new where they stand.
@@ -163,12 +115,57 @@ class Pipeline:
         What stands in the draft with the same piece before it is taken to be as fluent as the draft; all else, above all
         the seam where words were left out, has to be likely. 0 where nothing is new.
         """
-        return self._fluencies([(text, draft) for text in texts])
+        return self._fluencies([(text, draft) for text in texts], self.encoder)
 
-    # -- one batch of the decoder ------------------------------------------------------------------------------------
+    # -- the shipped kind of decoder, token by token; for evaluation -------------------------------------------------
 
-    def _lines(self, request: SpanRequest) -> list[_Line]:
+    @property
+    def decoder(self) -> Decoder:
+        """The shipped kind of decoder.
+
+        Raises:
+            ConfigurationError: the checkpoint has another writer.
+        """
+        return self._draft_writer.decoder
+
+    @property
+    def codec(self) -> Codec:
+        """Of the shipped kind of decoder; errors as `decoder`."""
+        return self._draft_writer.codec
+
+    def prefix(self, draft: str, before: str) -> PrefixTokens:
+        """Return what the shipped kind of decoder has in view; errors as `decoder`."""
+        return self._draft_writer.prefix(draft, before)
+
+    def write(
+        self, embeddings: Array, prefixes: Sequence[PrefixTokens], decoding: Decoding, seed: int = 0
+    ) -> list[Written]:
+        """Write out wanted unit embeddings (B, d) after B prefixes.
+
+        Args:
+            decoding: B temperatures and the shared settings. seed: of the rows that sample, unless they have `seeds`.
+
+        Raises:
+            RewriteFailure: an embedding is not finite. ConfigurationError: as `decoder`.
+        """
+        latent = torch.from_numpy(self.statistics.normalise(embeddings))
+        if not latent.isfinite().all():
+            raise RewriteFailure("the wanted embeddings are not finite numbers")
+        return self._draft_writer.generate(latent, prefixes, decoding, torch.Generator().manual_seed(seed))
+
+    @property
+    def _draft_writer(self) -> DraftWriter:
+        if not isinstance(self.writer, DraftWriter):
+            raise ConfigurationError(
+                "this measures the shipped kind of decoder token by token, and the checkpoint has a causal language model"
+            )
+        return self.writer
+
+    # -- one batch of the writer -------------------------------------------------------------------------------------
+
+    def _lines(self, work: _Work) -> list[Line]:
         """Plan the candidates of a request and find the embedding that each should have."""
+        request = work.request
         continues = request.mode == "continue"
         if continues and not self.trained:
             raise ConfigurationError(
@@ -177,121 +174,76 @@ class Pipeline:
             )
         if request.cancelled():
             return []
-        if not continues and len(self.codec.encode(request.text, MAX_DRAFT + 1)) > MAX_DRAFT:
+        if not continues and self.writer.length(request.text, MAX_DRAFT + 1) > MAX_DRAFT:
             return []  # a draft that the decoder sees only in part would lose its end
         try:
-            if continues:
-                plans = plan_continuations(request)
-                embeddings = self._continued(request)
-            else:
-                words = weighty_words(self.encoder, request)
-                plans = plan_candidates(
-                    request, words, bad_clauses(self.encoder, request), self._replaced(request, words)
-                )
-                embeddings = self._targets(plans, request)
+            plans = plan_continuations(request) if continues else self._plans(work)
+            embeddings = self._continued(work) if continues else self._targets(plans, work)
         except Cancelled:
             return []
         latents = self.statistics.normalise(embeddings)
         if not np.isfinite(latents).all():  # the decoder would write gibberish with confidence
             raise RewriteFailure(f"the proposals of mode {request.mode!r} are not finite numbers")
         return [
-            _Line(request, plan, latent, (request.seed + 7919 * number) % 2**63)
+            Line(
+                latent,
+                plan.draft,
+                request.before,
+                plan.temperature,
+                (request.seed + 7919 * number) % 2**63,
+                request.forbidden,
+                request.cancelled,
+            )
             for number, (plan, latent) in enumerate(zip(plans, latents, strict=True))
         ]
 
-    def _write(self, lines: Sequence[_Line], decoder: Decoder | None = None) -> list[Written]:
+    def _plans(self, work: _Work) -> list[Plan]:
+        words = weighty_words(work.encoder, work.request)
+        bad = bad_clauses(work.encoder, work.request)
+        return plan_candidates(work.request, words, bad, self._replaced(work, words))
+
+    def _write(self, lines: Sequence[Line]) -> list[Written]:
         if not lines:
             return []
-        prefixes = [self.prefix(row.plan.draft, row.request.before) for row in lines]
-        limit = max(len(prefix.draft) + 12 if prefix.draft else MAX_CONTINUATION for prefix in prefixes)
-        decoding = Decoding(
-            [row.plan.temperature for row in lines],
-            max_tokens=limit,
-            seeds=[row.seed for row in lines],
-            forbidden=[row.request.forbidden for row in lines],
-        )
-        latent = torch.from_numpy(np.stack([row.latent for row in lines]).astype(np.float32))
-        signal = torch.full((len(lines),), SIGNAL)
-        with self._precision() if decoder is None else nullcontext():
-            return generate(
-                decoder or self.decoder,
-                self.codec,
-                latent,
-                signal,
-                prefixes,
-                decoding,
-                cancelled=lambda row: lines[row].request.cancelled(),
-            )
+        return within_memory(self.writer.write, lines, lambda own: self.writer.on_cpu().write(own))
 
-    def _precision(self) -> AbstractContextManager[object]:
-        """bfloat16 on a GPU; a CPU without matrix instructions for it is slower with it than in float32."""
-        if self._device.type != "cuda":
-            return nullcontext()
-        return torch.autocast("cuda", torch.bfloat16)
-
-    def _cpu_decoder(self) -> Decoder:
-        with self._copying:
-            if self._on_cpu is None:
-                self._on_cpu = deepcopy(self.decoder).to("cpu")
-            return self._on_cpu
-
-    def _fluencies(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+    def _fluencies(self, pairs: Sequence[tuple[str, str]], encoder: Embeds) -> list[float]:
         """`fluency` of (text, draft) pairs, as one batch where the memory allows."""
         if not pairs:
             return []
-        latents = self.statistics.normalise(self.encoder.encode([draft or text for text, draft in pairs]))
-        rows = [(text, draft, latent) for (text, draft), latent in zip(pairs, latents, strict=True)]
-        return within_memory(self._score, rows, lambda own: self._score(own, self._cpu_decoder()))
+        said = list(dict.fromkeys(draft or text for text, draft in pairs))
+        latents = dict(zip(said, self.statistics.normalise(encoder.encode(said)), strict=True))
+        rows = [(text, draft, latents[draft or text]) for text, draft in pairs]
+        return within_memory(self.writer.fluency, rows, lambda own: self.writer.on_cpu().fluency(own))
 
-    @torch.inference_mode()
-    def _score(self, rows: Sequence[tuple[str, str, Array]], decoder: Decoder | None = None) -> list[float]:
-        """Fluency of (text, draft, latent) rows under a decoder, the pipeline's own unless another is given."""
-        own = self.decoder if decoder is None else decoder
-        device = own.word.weight.device
-        latent = torch.from_numpy(np.stack([latent for _, _, latent in rows])).to(device)
-        signal = torch.full((len(rows),), SIGNAL, device=device)
-        prefix = collate_prefix([PrefixTokens(EMPTY)] * len(rows), own.prompt(latent, signal)).to(device)
-        target = collate_target([self.codec.encode(text, MAX_SCORED) for text, _, _ in rows])
-        index = self._output_index.to(device)
-        with self._precision() if decoder is None else nullcontext():
-            log_probability, counts, _ = token_log_probabilities(own, prefix, target.to(device), index)
-        drafts = {draft: self._bigrams(draft) for _, draft, _ in rows}
-        fresh = torch.tensor(
-            [
-                [pair not in drafts[draft] for pair in zip(ids, following, strict=True)]
-                for (_, draft, _), ids, following in zip(
-                    rows, target.ids.tolist(), target.next_ids.tolist(), strict=True
-                )
-            ]
-        )
-        new = counts * fresh.to(device)
-        return [float(mean) for mean in (log_probability * new).sum(dim=1) / new.sum(dim=1).clamp_min(1.0)]
-
-    def _bigrams(self, draft: str) -> set[tuple[int, int]]:
-        return set(pairwise((START, *self.codec.encode(draft).ids, END))) if draft else set()
-
-    def _replaced(self, request: SpanRequest, words: Sequence[Span]) -> list[str]:
+    def _replaced(self, work: _Work, words: Sequence[Span]) -> list[str]:
         """Copies of the draft with weighty words replaced as people replace them, best first."""
         if self._phrases is None:
             return []
-        return self._phrases.substitutions(request.text, [*words, *request.matches], self.fluency, SUBSTITUTES)
+
+        def fluency(texts: Sequence[str], draft: str) -> list[float]:
+            return self._fluencies([(text, draft) for text in texts], work.encoder)
+
+        spans = [*words, *work.request.matches]
+        return self._phrases.substitutions(work.request.text, spans, fluency, SUBSTITUTES)
 
     # -- wanted embeddings -------------------------------------------------------------------------------------------
 
-    def _targets(self, plans: Sequence[Plan], request: SpanRequest) -> Array:
+    def _targets(self, plans: Sequence[Plan], work: _Work) -> Array:
         """The wanted embedding of every plan, (K, d)."""
-        texts = list(dict.fromkeys(plan.base for plan in plans))
-        own = dict(zip(texts, self.encoder.encode(texts), strict=True))
+        own, request = work.encoder.encode([plan.base for plan in plans]), work.request
         if request.mode == "edit":
-            return self._edited(np.stack([own[plan.base] for plan in plans]), request)
-        return np.stack([project(own[plan.base], request.guides, plan.margin, self.statistics) for plan in plans])
+            return self._edited(own, work)
+        moved = [project(x, request.guides, plan.margin, self.statistics) for x, plan in zip(own, plans, strict=True)]
+        return np.stack(moved)
 
-    def _edited(self, embeddings: Array, request: SpanRequest) -> Array:
+    def _edited(self, embeddings: Array, work: _Work) -> Array:
         """SDEdit (Meng et al. 2022): noise the drafts' embeddings to `strength`, then denoise them under guidance."""
+        request = work.request
         return self.diffusion.propose(
             len(embeddings),
             request.guides,
-            before=self._before(request),
+            before=self._before(work),
             start=embeddings,
             strength=request.strength,
             seed=request.seed,
@@ -299,18 +251,20 @@ class Pipeline:
             cancelled=request.cancelled,
         ).embeddings
 
-    def _continued(self, request: SpanRequest) -> Array:
+    def _continued(self, work: _Work) -> Array:
         """Proposals from pure noise, conditioned on what stood before (Lovelace et al. 2024, section 4.2); (K, d)."""
+        request = work.request
         return self.diffusion.propose(
             request.candidates,
             request.guides,
-            before=self._before(request),
+            before=self._before(work),
             seed=request.seed,
             cancelled=request.cancelled,
         ).embeddings
 
-    def _before(self, request: SpanRequest) -> Array | None:
-        return self.encoder.encode([request.before])[0] if request.before.strip() else None
+    def _before(self, work: _Work) -> Array | None:
+        before = work.request.before
+        return work.encoder.encode([before])[0] if before.strip() else None
 
 
 @lru_cache(maxsize=4)
@@ -324,7 +278,7 @@ def load_pipeline(name: str, encoder: str, device: str) -> Pipeline:
     folder = checkpoint.locate(name)
     loaded = checkpoint.load(folder, loaded_encoder.sha256, loaded_encoder.device)
     diffusion = load_diffusion(folder, loaded_encoder.sha256, loaded_encoder.device) if find_diffusion(folder) else None
-    codec = Codec(word_tokenizer(loaded_encoder.directory))
+    writer = DraftWriter(loaded.decoder, Codec(word_tokenizer(loaded_encoder.directory)))
     table = folder / phrase_table.FILE
     phrases = phrase_table.load(table) if table.is_file() else None
-    return Pipeline(loaded_encoder, loaded, codec, diffusion, phrases)
+    return Pipeline(loaded_encoder, loaded.statistics, writer, loaded.sha256, diffusion, phrases)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from itertools import pairwise
 
 import numpy as np
 
+from guardrail.dglm.embedding import Embeds
 from guardrail.dglm.guidance import Guide
 from guardrail.dglm.latents import Array
 from guardrail.dglm.plans import SpanRequest, cut, overlaps
 from guardrail.text.clauses import clauses
 from guardrail.types import Span
-
-if TYPE_CHECKING:
-    from guardrail.encoder import Encoder
 
 MAX_HIDDEN = 6
 """Words that are named at most."""
@@ -23,17 +21,23 @@ MAX_HIDDEN = 6
 MAX_RANKED = 60
 """Longer texts are not searched for weighty words."""
 
+TRIALS = (0, 1, 3, MAX_HIDDEN)
+"""Bounds of the batches in which more and more words are left out: one word suffices most often."""
+
 CLEAR = -0.5
 """Logit below which a text counts as passing."""
 
 _WORD = re.compile(r"\S+")
 
 
-def weighty_words(encoder: Encoder, request: SpanRequest) -> list[Span]:
+def weighty_words(encoder: Embeds, request: SpanRequest) -> list[Span]:
     """Return the words that hold the text on the wrong side: the fewest, worst first, without which it would pass.
 
-    Leave-one-out over words (Li et al. 2016, "Understanding neural networks through representation erasure"): one
-    batch for the ranking, one for the choice.
+    Leave-one-out over words (Li et al. 2016, "Understanding neural networks through representation erasure"), then more
+    and more of them left out, until the text passes.
+
+    Args:
+        encoder: best one that remembers (`Once`): the text without its worst word is asked for in both parts.
     """
     text, matches = request.text, list(request.matches)
     words = [match.span() for match in _WORD.finditer(text) if not overlaps(match.span(), matches)]
@@ -44,15 +48,18 @@ def weighty_words(encoder: Encoder, request: SpanRequest) -> list[Span]:
     base, *without = _violation(encoder, trials, away)
     gains = base - np.array(without)
     order = [words[index] for index in np.argsort(-gains) if gains[index] > 0.0][: min(MAX_HIDDEN, len(words) - 1)]
-    chosen = [order[: count + 1] for count in range(len(order))]
-    if not chosen:
-        return []
-    levels = _violation(encoder, [cut(text, [*matches, *trial]) for trial in chosen], away)
-    passing = next((trial for trial, level in zip(chosen, levels, strict=True) if level < CLEAR), None)
-    return passing if passing is not None else chosen[int(np.argmin(levels))]
+    levels: list[float] = []
+    for first, last in pairwise(TRIALS):
+        chosen = [order[: count + 1] for count in range(len(order))][first:last]
+        if chosen:
+            levels += _violation(encoder, [cut(text, [*matches, *trial]) for trial in chosen], away).tolist()
+        passing = next((count for count, level in enumerate(levels) if level < CLEAR), None)
+        if passing is not None:
+            return order[: passing + 1]
+    return order[: int(np.argmin(levels)) + 1] if levels else []
 
 
-def bad_clauses(encoder: Encoder, request: SpanRequest) -> list[Span]:
+def bad_clauses(encoder: Embeds, request: SpanRequest) -> list[Span]:
     """Return the clauses that would not pass by themselves; none if there is nothing else."""
     parts = clauses(request.text)
     away = [guide for guide in request.guides if guide.away]
@@ -63,7 +70,7 @@ def bad_clauses(encoder: Encoder, request: SpanRequest) -> list[Span]:
     return bad if len(bad) < len(parts) else []
 
 
-def _violation(encoder: Encoder, texts: Sequence[str], guides: Sequence[Guide]) -> Array:
+def _violation(encoder: Embeds, texts: Sequence[str], guides: Sequence[Guide]) -> Array:
     """The largest guide logit of each text (N,)."""
     x = encoder.encode(texts)
     worst: Array = np.max([x @ guide.weight + guide.bias for guide in guides], axis=0)

@@ -56,7 +56,7 @@ def repair_suite(
 def cost_suite(bench: Bench, advance: Callable[[str, int], None]) -> dict[str, Any]:
     """Return `proposals` and `rewrites`, see `guardrail.evaluate.cost`, and the device."""
     return {
-        "device": str(bench.pipeline.decoder.word.weight.device),
+        "device": str(bench.pipeline.writer.device),
         "diffusion": "trained network" if bench.pipeline.trained else "closed form of Gaussian latents",
         "proposals": proposal_costs(bench.pipeline, bench.guides, advance=lambda: advance("proposals", 1)),
         "rewrites": rewrite_costs(bench.pipeline, bench.guides, COST_TEXTS, advance=lambda: advance("rewrites", 1)),

@@ -139,3 +139,18 @@ def test_missing_and_damaged_checkpoints_are_refused(decoder: Decoder, tmp_path)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="cannot be read"):
         checkpoint.load(tmp_path, "aaa", "cpu")
+
+
+@torch.inference_mode()
+def test_a_frozen_decoder_says_the_same(decoder: Decoder) -> None:
+    prefix = collate_prefix(prefixes(), soft(decoder))
+    states, _, _ = decoder.encode_prefix(prefix)
+    draft = states[:, prefix.soft.shape[1] :]
+    written = torch.randn(3, 2, SMALL.width)
+    before = decoder.distribution(written, draft, prefix.copyable)
+    assert decoder.freeze().output_words is not None
+    assert not any(parameter.requires_grad for parameter in decoder.parameters())
+    after = decoder.distribution(written, draft, prefix.copyable, decoder.copy_key(draft))
+    for one, other in zip(before, after, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+    assert "output_words" not in decoder.state_dict()  # a checkpoint does not grow by it

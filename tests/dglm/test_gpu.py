@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
 
 from guardrail.classifiers.linear import load_head
-from guardrail.dglm import checkpoint
 from guardrail.dglm.choose import Decoding
 from guardrail.dglm.guidance import Guide
 from guardrail.dglm.pipeline import Pipeline, load_pipeline
 from guardrail.dglm.plans import SpanRequest
 from guardrail.dglm.propose import gaussian_diffusion
+from guardrail.dglm.writer import DraftWriter
 
 TEXTS = ["I have no idea why the boiler is broken.", "Please read the manual before you ask.", "The pitch is wet."]
 RUDE = "Only a stupid idiot would restart the Brompton router at 10:45, Siobhan."
@@ -31,8 +30,8 @@ def pipeline() -> Pipeline:
     return load_pipeline("mini", "all-MiniLM-L6-v2", "cpu")
 
 
-class Halved(Pipeline):
-    """The pipeline as on a GPU, bfloat16 and all, but on the CPU."""
+class Halved(DraftWriter):
+    """The writer as on a GPU, bfloat16 and all, but on the CPU."""
 
     def _precision(self):
         return torch.autocast("cpu", torch.bfloat16)
@@ -40,8 +39,8 @@ class Halved(Pipeline):
 
 @pytest.fixture(scope="module")
 def halved(pipeline: Pipeline) -> Iterator[Pipeline]:
-    loaded = checkpoint.Checkpoint(pipeline.decoder, pipeline.statistics, pipeline.sha256, Path())
-    return Halved(pipeline.encoder, loaded, pipeline.codec, gaussian_diffusion(pipeline.statistics))
+    writer, statistics = Halved(pipeline.decoder, pipeline.codec), pipeline.statistics
+    return Pipeline(pipeline.encoder, statistics, writer, pipeline.sha256, gaussian_diffusion(statistics))
 
 
 def guides() -> tuple[Guide, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,13 +10,14 @@ import torch
 
 from guardrail.classifiers.linear import load_head
 from guardrail.dglm import checkpoint
-from guardrail.dglm import pipeline as pipeline_module
+from guardrail.dglm import writer as writer_module
 from guardrail.dglm.choose import Decoding
 from guardrail.dglm.codec import HIDDEN
 from guardrail.dglm.guidance import Guide
 from guardrail.dglm.pipeline import Pipeline, SpanRequest, load_pipeline
 from guardrail.dglm.plans import tidy
 from guardrail.dglm.propose import Diffusion, Proposals, gaussian_diffusion
+from guardrail.dglm.writer import DraftWriter
 from guardrail.encoder import DEFAULT_ENCODER
 from guardrail.errors import CheckpointError, ConfigurationError, RewriteFailure
 
@@ -70,8 +70,7 @@ def test_edit_mode_proposes_too(pipeline: Pipeline, guides) -> None:
 
 def variant(pipeline: Pipeline, diffusion: Diffusion | None) -> Pipeline:
     """The shipped decoder with another diffusion, or none."""
-    loaded = checkpoint.Checkpoint(pipeline.decoder, pipeline.statistics, pipeline.sha256, Path())
-    return Pipeline(pipeline.encoder, loaded, pipeline.codec, diffusion)
+    return Pipeline(pipeline.encoder, pipeline.statistics, pipeline.writer, pipeline.sha256, diffusion)
 
 
 def test_continue_mode_needs_a_diffusion_network(pipeline: Pipeline, guides) -> None:
@@ -133,22 +132,17 @@ def test_what_the_policy_forbids_is_not_written(pipeline: Pipeline, guides) -> N
 def test_without_gpu_memory_the_rewrite_is_written_on_the_cpu(pipeline: Pipeline, guides, monkeypatch) -> None:
     ours = variant(pipeline, None)
     wanted = ours.rewrite(SpanRequest(RUDE, guides=guides, candidates=2))
-    real = pipeline_module.generate
 
-    def scarce(decoder, *arguments, **settings):
-        if decoder is ours.decoder:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(decoder, *arguments, **settings)
+    def scarce(real):
+        def call(decoder, *arguments):
+            if decoder is ours.decoder:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return real(decoder, *arguments)
 
-    scoring = pipeline_module.token_log_probabilities
+        return call
 
-    def scarce_too(decoder, *arguments):
-        if decoder is ours.decoder:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return scoring(decoder, *arguments)
-
-    monkeypatch.setattr(pipeline_module, "generate", scarce)
-    monkeypatch.setattr(pipeline_module, "token_log_probabilities", scarce_too)
+    monkeypatch.setattr(writer_module, "generate", scarce(writer_module.generate))
+    monkeypatch.setattr(writer_module, "fluencies", scarce(writer_module.fluencies))
     assert [row.text for row in ours.rewrite(SpanRequest(RUDE, guides=guides, candidates=2))] == [
         row.text for row in wanted
     ]
@@ -199,7 +193,7 @@ def test_the_ends_are_mended(written: str, draft: str, tidied: str) -> None:
 def test_the_hash_covers_the_diffusion_too() -> None:
     pipeline = load_pipeline("mini", DEFAULT_ENCODER, "cpu")
     loaded = checkpoint.load(checkpoint.locate("mini"), pipeline.encoder.sha256, "cpu")
-    without = Pipeline(pipeline.encoder, loaded, pipeline.codec)
+    without = Pipeline(pipeline.encoder, loaded.statistics, DraftWriter(loaded.decoder, pipeline.codec), loaded.sha256)
     assert without.sha256 == checkpoint.sha256(checkpoint.locate("mini"))
     assert pipeline.trained
     assert pipeline.sha256 != without.sha256
