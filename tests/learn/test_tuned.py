@@ -17,11 +17,13 @@ from guardrail.classifiers.tuned import TunedClassifier, load_tuned, tuned_facts
 from guardrail.encoder import Encoder, load_encoder
 from guardrail.errors import CheckpointError, ClassifierError, DataError
 from guardrail.evaluate.data import LabelledText
+from guardrail.evaluate.disguise import disguise
 from guardrail.evaluate.scorers import tuned_scorer
+from guardrail.learn import tuned as tuned_learning
 from guardrail.learn.invariance import swap_groups
 from guardrail.learn.tuned import FROZEN, TunedTraining, TunePlan, score_states
 from guardrail.learn.tuned_card import render_tuned
-from guardrail.learn.tuned_data import Sampling, by_length, cut, draw, loss_weights, targets
+from guardrail.learn.tuned_data import CHARACTERS, Sampling, by_length, cut, draw, loss_weights, targets
 from guardrail.learn.tuned_session import TunedSession, sentence_vectors, write_figures
 from guardrail.types import Passage
 
@@ -102,6 +104,26 @@ def test_a_run_that_stopped_goes_on_as_if_it_had_not(
         TunedTraining(few, ["insult", "calm"], encoder, tmp_path / "stopped", TunePlan(epochs=4, batch_tokens=64))
 
 
+def test_a_run_goes_on_from_a_network(
+    network: Path, rows: list[LabelledText], encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load_tuned(encoder, network)
+    plan = TunePlan(batch_tokens=64)
+    run = TunedTraining(rows[:16], ["new", "insult"], encoder, tmp_path / "a", plan, start=network)
+    place = loaded.facts.heads.index("insult")
+    torch.testing.assert_close(run.upper.out.weight[1], loaded.upper.out.weight[place])
+    torch.testing.assert_close(run.upper.out.bias[1], loaded.upper.out.bias[place])
+    for name, value in loaded.upper.layers.state_dict().items():
+        torch.testing.assert_close(run.upper.layers.state_dict()[name], value)
+        torch.testing.assert_close(run.average[f"layers.{name}"], value)
+    assert run.run().finished
+    with pytest.raises(CheckpointError, match="other rows, labels or settings"):  # where it started from is part of it
+        TunedTraining(rows[:16], ["new", "insult"], encoder, tmp_path / "a", plan)
+    monkeypatch.setattr(tuned_learning, "FROZEN", 2)
+    with pytest.raises(CheckpointError, match="stands on 3 frozen layers"):
+        TunedTraining(rows[:16], ["insult"], encoder, tmp_path / "b", plan, start=network)
+
+
 def test_it_tells_apart_texts_that_it_never_saw(network: Path, encoder: Encoder) -> None:
     loaded = load_tuned(encoder, network)
     fresh = labelled(20, "other")
@@ -166,6 +188,21 @@ def test_a_draw_cuts_sources_keeps_what_is_rare_and_reads_around_the_marked_part
     assert len(drawn) == 50 + 50 + 30 + 1
     assert "BAD" in next(row.text for row in drawn if row.source == "small")
     assert drawn == draw([*many, *rare, long], ["x", "y"], sampling)
+
+
+def test_some_words_of_some_short_texts_are_disguised_whatever_their_labels() -> None:
+    rows = [LabelledText(f"what a stupid story number {at}", {"x": float(at % 2)}, "s", "train") for at in range(200)]
+    long = LabelledText("a stupid story " * 20, {"x": 1.0}, "l", "train")
+    drawn = draw([*rows, long], ["x"], Sampling(disguise=0.5))
+    changed = [row for row in drawn if not row.text.startswith("what a stupid story number")]
+    assert 60 < len(changed) - 1 < 140
+    assert {row.labels["x"] for row in changed if row.source == "s"} == {0.0, 1.0}
+    assert any(row.text == long.text[:CHARACTERS] for row in drawn)
+    assert drawn == draw([*rows, long], ["x"], Sampling(disguise=0.5))
+    whole, part = disguise("stupid people everywhere", "spaced"), disguise("stupid people everywhere", "spaced", 0.5)
+    assert whole == "s t u p i d p e o p l e e v e r y w h e r e"
+    assert whole != part
+    assert disguise("stupid people", "spaced", 0.0) == "stupid people"
 
 
 def test_weights_are_silent_where_a_label_is_unknown_and_level_the_sources() -> None:
