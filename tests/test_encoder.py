@@ -135,9 +135,9 @@ def queue_behind(encoder: Encoder, backend: SlowBackend, pool: ThreadPoolExecuto
     futures = [pool.submit(encoder.encode, [texts[0]])]
     assert backend.entered.wait(10)
     for text in texts[1:]:
-        before = len(encoder._queue)
+        before = encoder._batcher.waiting
         futures.append(pool.submit(encoder.encode, [text]))
-        while len(encoder._queue) == before:
+        while encoder._batcher.waiting == before:
             threading.Event().wait(0.001)
     return futures
 
@@ -150,8 +150,8 @@ def test_calls_that_find_it_busy_share_one_batch() -> None:
         backend.go_on.set()
         assert [int(future.result(10)[0, 0]) for future in futures] == list(range(6))
     assert backend.batches == [1, 5]
-    assert not slow._busy
-    assert not slow._queue
+    assert not slow._batcher._busy
+    assert not slow._batcher.waiting
 
 
 def test_a_failure_reaches_its_caller_alone_and_nobody_hangs() -> None:

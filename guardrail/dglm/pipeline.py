@@ -20,13 +20,13 @@ import torch
 
 from guardrail.dglm import checkpoint, phrase_table
 from guardrail.dglm.batch import PrefixTokens
-from guardrail.dglm.batching import within_memory
 from guardrail.dglm.codec import Codec, word_tokenizer
 from guardrail.dglm.diffusion_checkpoint import find_diffusion, load_diffusion
 from guardrail.dglm.embedding import Embeds, Once
 from guardrail.dglm.generate import Decoding, Written
 from guardrail.dglm.guidance import project
 from guardrail.dglm.latents import Array, LatentStatistics
+from guardrail.dglm.memory import within_memory
 from guardrail.dglm.phrase_table import PhraseTable
 from guardrail.dglm.plans import Plan, Proposed, SpanRequest, plan_candidates, plan_continuations, tidy
 from guardrail.dglm.propose import EDIT, Diffusion, gaussian_diffusion

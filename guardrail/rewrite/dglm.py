@@ -7,9 +7,9 @@ from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from guardrail.dglm.batching import MicroBatcher
 from guardrail.dglm.pipeline import Pipeline, Proposed, SpanRequest, load_pipeline
 from guardrail.errors import RewriteFailure
+from guardrail.microbatch import MicroBatcher
 from guardrail.rewrite.base import Proposal, RewriteRequest
 
 if TYPE_CHECKING:
@@ -42,10 +42,10 @@ class DGLMRewriter:
             return load_pipeline(*self._names)  # cached: a second thread gets the first one's
 
     @cached_property
-    def _batcher(self) -> MicroBatcher[SpanRequest, list[Proposed]]:
+    def _batcher(self) -> MicroBatcher[SpanRequest, list[list[Proposed]]]:
         limit = _STRETCHES[self.pipeline.encoder.device]
         with self._lock:
-            existing: MicroBatcher[SpanRequest, list[Proposed]] | None = self.__dict__.get("_batcher")
+            existing: MicroBatcher[SpanRequest, list[list[Proposed]]] | None = self.__dict__.get("_batcher")
             made = existing or MicroBatcher(self._rewrite, limit)
             self.__dict__["_batcher"] = made
             return made

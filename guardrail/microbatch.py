@@ -1,8 +1,8 @@
 """Micro-batches: what several threads want at the same time is done as one batch, without a timer.
 
-Leader and follower, as in `guardrail.encoder`: a caller that finds nobody at work takes everything that is queued and
-does it; one that finds a leader sleeps until it is served or asked to lead. Callers are threads (the engine moves
-`await` to one), so an event loop never waits here.
+Leader and follower: a caller that finds nobody at work takes what is queued and does it as one batch; one that finds a
+leader sleeps until it is served or asked to lead. Nobody waits for a timer, and nobody serves others after its own result
+is ready. Callers are threads (the engine moves `await` to one), so an event loop never waits here.
 """
 
 from __future__ import annotations
@@ -10,27 +10,29 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
-import torch
 
-from guardrail.log import Logger
+class Rows(Protocol):
+    """Results in order, cut by slices: a list, or an array whose first axis is the batch."""
+
+    def __getitem__(self, rows: slice, /) -> Self:
+        """Return some of the rows."""
+
 
 T = TypeVar("T")
-R = TypeVar("R")
-
-log = Logger(__name__)
+R = TypeVar("R", bound=Rows)
 
 
 @dataclass(slots=True)
-class _Job(Generic[T, R]):
+class _Job(Generic[T]):
     """What one caller wants, and what came of it."""
 
     items: Sequence[T]
     wake: threading.Event = field(default_factory=threading.Event)
     leads: bool = False
     done: bool = False
-    results: list[R] = field(default_factory=list)
+    results: Any = None
     error: BaseException | None = None
 
 
@@ -39,18 +41,23 @@ class MicroBatcher(Generic[T, R]):
 
     Args:
         work: a batch of items to one result each, in order.
-        limit: most items in a batch; a caller with more has a batch of its own.
+        limit: most items in a batch; a caller with more has a batch of its own. None: all that is queued.
     """
 
-    def __init__(self, work: Callable[[Sequence[T]], list[R]], limit: int) -> None:
+    def __init__(self, work: Callable[[Sequence[T]], R], limit: int | None = None) -> None:
         self._work, self._limit = work, limit
         self._lock = threading.Lock()
-        self._queue: list[_Job[T, R]] = []
+        self._queue: list[_Job[T]] = []
         self._busy = False
 
-    def __call__(self, items: Sequence[T]) -> list[R]:
+    @property
+    def waiting(self) -> int:
+        """How many callers are queued at the moment."""
+        return len(self._queue)
+
+    def __call__(self, items: Sequence[T]) -> R:
         """Return one result per item. What `work` raises for these items is raised here, and nowhere else."""
-        job: _Job[T, R] = _Job(items)
+        job: _Job[T] = _Job(items)
         with self._lock:
             self._queue.append(job)
             job.leads = not self._busy
@@ -61,9 +68,9 @@ class MicroBatcher(Generic[T, R]):
             self._lead()
         if job.error is not None:
             raise job.error
-        return job.results
+        return cast("R", job.results)
 
-    def _sleep(self, job: _Job[T, R]) -> None:
+    def _sleep(self, job: _Job[T]) -> None:
         try:
             job.wake.wait()
         except BaseException:  # interrupted: whoever waits behind must not wait for this caller
@@ -75,6 +82,7 @@ class MicroBatcher(Generic[T, R]):
             raise
 
     def _lead(self) -> None:
+        """Do what is queued, wake its owners, and pass the lead to the first who came meanwhile."""
         with self._lock:
             jobs = self._take()
         try:
@@ -85,9 +93,12 @@ class MicroBatcher(Generic[T, R]):
             for job in jobs:
                 job.wake.set()
 
-    def _take(self) -> list[_Job[T, R]]:
+    def _take(self) -> list[_Job[T]]:
         """The oldest jobs that fit one batch; the first always does, and the leader's is the first."""
-        taken: list[_Job[T, R]] = []
+        if self._limit is None:
+            taken, self._queue = self._queue, []
+            return taken
+        taken = []
         while self._queue and (not taken or sum(len(j.items) for j in [*taken, self._queue[0]]) <= self._limit):
             taken.append(self._queue.pop(0))
         return taken
@@ -98,7 +109,7 @@ class MicroBatcher(Generic[T, R]):
             self._queue[0].leads = True
             self._queue[0].wake.set()
 
-    def _serve(self, jobs: Sequence[_Job[T, R]]) -> None:
+    def _serve(self, jobs: Sequence[_Job[T]]) -> None:
         try:
             results = self._work([item for job in jobs for item in job.items])
         except BaseException as error:
@@ -115,25 +126,3 @@ class MicroBatcher(Generic[T, R]):
         for job in jobs:
             job.results, job.done = results[start : start + len(job.items)], True
             start += len(job.items)
-
-
-def within_memory(
-    work: Callable[[Sequence[T]], list[R]], items: Sequence[T], fallback: Callable[[Sequence[T]], list[R]]
-) -> list[R]:
-    """Run `work` on all items; out of GPU memory, on halves of them, and on what does not fit alone run `fallback`.
-
-    Args:
-        work: a batch of items to one result each, in order; may raise `torch.OutOfMemoryError`.
-        fallback: the same on the CPU.
-    """
-    try:
-        return work(items)
-    except torch.OutOfMemoryError:
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-    if len(items) > 1:
-        log.warning("out of GPU memory: a smaller batch is tried", rows=len(items))
-        half = len(items) // 2
-        return within_memory(work, items[:half], fallback) + within_memory(work, items[half:], fallback)
-    log.warning("out of GPU memory with one row: it is written on the CPU")
-    return fallback(items)

@@ -1,4 +1,4 @@
-"""Micro-batches across threads, and what happens out of memory."""
+"""Micro-batches across threads."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
-import torch
 
-from guardrail.dglm.batching import MicroBatcher, within_memory
+from guardrail.microbatch import MicroBatcher
 
 
 class Slow:
@@ -29,7 +29,7 @@ class Slow:
         return [2 * item for item in items]
 
 
-def gathered(batcher: MicroBatcher[int, int], work: Slow, calls: list[list[int]]) -> list[object]:
+def gathered(batcher: MicroBatcher[int, list[int]], work: Slow, calls: list[list[int]]) -> list[object]:
     """Start a first call, queue the others behind it, then let all of them go; results or errors in order."""
 
     def call(items: list[int]) -> object:
@@ -44,7 +44,7 @@ def gathered(batcher: MicroBatcher[int, int], work: Slow, calls: list[list[int]]
         for items in calls[1:]:
             futures.append(pool.submit(call, items))
         for _ in range(500):
-            if len(batcher._queue) == len(calls) - 1:
+            if batcher.waiting == len(calls) - 1:
                 break
             time.sleep(0.01)
         work.go.set()
@@ -80,37 +80,15 @@ def test_an_interrupt_frees_the_lead() -> None:
     def interrupted(items):
         raise KeyboardInterrupt
 
-    batcher: MicroBatcher[int, int] = MicroBatcher(interrupted, limit=4)
+    batcher: MicroBatcher[int, list[int]] = MicroBatcher(interrupted, limit=4)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             batcher([1])
 
 
-def test_out_of_memory_halves_the_batch_and_ends_on_the_cpu(caplog: pytest.LogCaptureFixture) -> None:
-    sizes: list[int] = []
-    on_cpu: list[int] = []
-
-    def work(items):
-        sizes.append(len(items))
-        if len(items) > 2 or 7 in items:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return [10 * item for item in items]
-
-    def fallback(items):
-        on_cpu.extend(items)
-        return [10 * item for item in items]
-
-    with caplog.at_level("WARNING"):
-        assert within_memory(work, list(range(8)), fallback) == [10 * item for item in range(8)]
-    assert sizes[:3] == [8, 4, 2]
-    assert on_cpu == [7]
-    assert "smaller batch" in caplog.text
-    assert "CPU" in caplog.text
-
-
-def test_other_errors_are_not_taken_for_lack_of_memory() -> None:
-    def work(items):
-        raise RuntimeError("something else")
-
-    with pytest.raises(RuntimeError, match="something else"):
-        within_memory(work, [1, 2], lambda items: [0 for _ in items])
+def test_results_may_be_the_rows_of_an_array_and_all_that_waits_is_one_batch() -> None:
+    work = Slow()
+    batcher = MicroBatcher(lambda items: np.array(work(items)))
+    results = gathered(batcher, work, [[1], [2, 3], [], [4]])
+    assert [own.tolist() for own in results] == [[2], [4, 6], [], [8]]
+    assert len(work.batches) == 2
