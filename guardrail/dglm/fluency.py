@@ -1,6 +1,7 @@
-"""How fluent are the new words of a text: their mean log-probability under the decoder as a plain language model.
+"""How well the new words of a text rewrite its draft: their mean log-probability under the decoder, the draft in view.
 
-The candidates of one draft share most of their words, and only what is new is scored. So the texts of a draft are laid
+The decoder learned from what people made of such drafts. So a word that is missing after an article is unlikely, and so is
+a harmless word that nobody would have touched. The candidates of one draft share most of their words, and only what is new is scored. So the texts of a draft are laid
 out as one tree of tokens, in which each looks at its own ancestors alone (tree attention, Miao et al. 2024, SpecInfer,
 section 4.2): a beginning that several texts share is run once, what follows the last new word not at all, and the
 softmax is taken only where a new word is predicted.
@@ -15,16 +16,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from guardrail.dglm.batch import EMPTY, END, START, PrefixTokens, collate_prefix
+from guardrail.dglm.batch import END, START, PrefixTokens, collate_prefix
 from guardrail.dglm.codec import Tokens
 from guardrail.dglm.decoder import Decoder
-from guardrail.dglm.loss import output_index
+from guardrail.dglm.loss import mixture, output_index
 
 MAX_SCORED = 200
 """Word pieces of a text that its fluency looks at."""
-
-LEAST = -30.0
-"""Nats below which no word is scored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +38,7 @@ class Scored:
 class _Tree:
     """The texts of one draft: node 0 is the start, parents come before their children."""
 
+    draft: Tokens
     latent: Tensor
     ids: list[int] = field(default_factory=lambda: [START])
     forms: list[int] = field(default_factory=lambda: [0])
@@ -68,20 +67,20 @@ class _Tree:
 def fluencies(decoder: Decoder, rows: Sequence[Scored], signal: float) -> list[float]:
     """Return the mean log-probability, in nats, of the new words of each text; 0 where nothing is new.
 
-    New is what does not stand in the draft with the same piece before it. Words that the decoder cannot write (it could
-    only copy them) do not count. One tree per draft and latent; no two requests share one.
+    New is what does not stand in the draft with the same piece before it. Words that the decoder can neither write nor copy
+    do not count. One tree per draft and latent; no two requests share one.
 
     Args:
         signal: alpha squared that the prompt generator is told.
     """
-    index = output_index(decoder).tolist()
-    trees, places = _planted(rows, index)
+    index = output_index(decoder)
+    trees, places = _planted(rows, index.tolist())
     if not places:
         return [0.0] * len(rows)
     values = _log_probabilities(decoder, list(trees.values()), places, index, signal)
     totals, counts = [0.0] * len(rows), [0] * len(rows)
     for place, value in zip(places, values, strict=True):
-        totals[place.row] += max(value, LEAST)
+        totals[place.row] += value
         counts[place.row] += 1
     return [total / max(1, count) for total, count in zip(totals, counts, strict=True)]
 
@@ -103,11 +102,12 @@ def _planted(rows: Sequence[Scored], index: Sequence[int]) -> tuple[dict[tuple[T
     places: list[_Place] = []
     for number, row in enumerate(rows):
         key = (row.draft, row.latent.numpy().tobytes())
-        tree = trees.setdefault(key, _Tree(row.latent))
+        tree = trees.setdefault(key, _Tree(row.draft, row.latent))
         own = numbers.setdefault(key, len(numbers))
         known = set(pairwise((START, *row.draft.ids, END))) if row.draft else set()
+        copied = set(row.draft.ids)
         pairs = list(pairwise((START, *row.text.ids[:MAX_SCORED], END)))
-        new = {at for at, pair in enumerate(pairs) if pair not in known and index[pair[1]] >= 0}
+        new = {at for at, pair in enumerate(pairs) if pair not in known and (index[pair[1]] >= 0 or pair[1] in copied)}
         node = 0
         for at in range(max(new, default=-1) + 1):
             if at:
@@ -118,13 +118,13 @@ def _planted(rows: Sequence[Scored], index: Sequence[int]) -> tuple[dict[tuple[T
 
 
 def _log_probabilities(
-    decoder: Decoder, trees: Sequence[_Tree], places: Sequence[_Place], index: Sequence[int], signal: float
+    decoder: Decoder, trees: Sequence[_Tree], places: Sequence[_Place], index: Tensor, signal: float
 ) -> list[float]:
     """Run all trees as one batch and return the log-probability of each place's word."""
     device = decoder.word.weight.device
     latent = torch.stack([tree.latent for tree in trees]).to(device)
     told = torch.full((len(trees),), signal, device=device)
-    prefix = collate_prefix([PrefixTokens(EMPTY)] * len(trees), decoder.prompt(latent, told)).to(device)
+    prefix = collate_prefix([PrefixTokens(tree.draft) for tree in trees], decoder.prompt(latent, told)).to(device)
     states, cache, seen = decoder.encode_prefix(prefix)
     size = max(len(tree.ids) for tree in trees)
     tokens = torch.zeros(3, len(trees), size, dtype=torch.long)  # ids, forms, positions
@@ -139,7 +139,15 @@ def _log_probabilities(
     spots = {spot: number for number, spot in enumerate(dict.fromkeys((place.tree, place.node) for place in places))}
     of, nodes = torch.tensor(list(spots), device=device).T
     draft = states[of, prefix.soft.shape[1] :]
-    log_write, *_ = decoder.distribution(written[of, nodes][:, None], draft, prefix.copyable[of])
-    chosen = torch.tensor([[spots[place.tree, place.node], index[place.following]] for place in places], device=device)
-    found: list[float] = log_write[chosen[:, 0], 0, chosen[:, 1]].tolist()
+    parts = decoder.distribution(written[of, nodes][:, None], draft, prefix.copyable[of])
+    row = torch.tensor([spots[place.tree, place.node] for place in places], device=device)
+    tree_of = of[row]
+    values, _ = mixture(
+        (parts[0][row], parts[1][row], parts[2][row]),
+        torch.tensor([[place.following] for place in places], device=device),
+        prefix.ids[tree_of],
+        prefix.copyable[tree_of],
+        index,
+    )
+    found: list[float] = values[:, 0].tolist()
     return found

@@ -12,7 +12,7 @@ from dataclasses import replace
 from guardrail.policy.schema import Preference
 from guardrail.types import Candidate
 
-FLUENCY_WEIGHT = 0.06
+FLUENCY_WEIGHT = 0.05
 """Utility per nat: a good seam costs two or three nats, a broken one eight or more."""
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from guardrail.dglm.batch import EMPTY, END, START, PrefixTokens, collate_prefix, collate_target
+from guardrail.dglm.batch import END, START, PrefixTokens, collate_prefix, collate_target
 from guardrail.dglm.codec import Codec, word_tokenizer
 from guardrail.dglm.decoder import Decoder, DecoderConfig
 from guardrail.dglm.embedding import Once
@@ -45,7 +45,7 @@ def scored(text: str, draft: str, latent: torch.Tensor) -> Scored:
 @torch.inference_mode()
 def one_by_one(decoder: Decoder, row: Scored) -> float:
     """The definition: every token of one text under the decoder, the mean over those that are new and writable."""
-    prefix = collate_prefix([PrefixTokens(EMPTY)], decoder.prompt(row.latent[None], torch.full((1,), 0.95)))
+    prefix = collate_prefix([PrefixTokens(row.draft)], decoder.prompt(row.latent[None], torch.full((1,), 0.95)))
     target = collate_target([row.text])
     values, counts, _ = token_log_probabilities(decoder, prefix, target, output_index(decoder))
     known = set(pairwise((START, *row.draft.ids, END))) if row.draft else set()
