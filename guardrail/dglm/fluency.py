@@ -1,7 +1,9 @@
 """How well the new words of a text rewrite its draft: their mean log-probability under the decoder, the draft in view.
 
 The decoder learned from what people made of such drafts. So a word that is missing after an article is unlikely, and so is
-a harmless word that nobody would have touched. The candidates of one draft share most of their words, and only what is new is scored. So the texts of a draft are laid
+a harmless word that nobody would have touched.
+
+The candidates of one draft share most of their words, and only what is new is scored. So the texts of a draft are laid
 out as one tree of tokens, in which each looks at its own ancestors alone (tree attention, Miao et al. 2024, SpecInfer,
 section 4.2): a beginning that several texts share is run once, what follows the last new word not at all, and the
 softmax is taken only where a new word is predicted.

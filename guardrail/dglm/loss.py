@@ -9,7 +9,6 @@ from torch.nn import functional as F
 from guardrail.dglm.batch import TargetBatch
 from guardrail.dglm.decoder import Decoder, Prefix, causal_mask
 
-
 LEAST = -30.0
 """Nats below which no token is scored."""
 
