@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from guardrail.text.lookalikes import EXACT
 from guardrail.text.words import Vocabulary, plain
 
 __all__ = ["LEET", "MASKS", "Piece", "Reading", "alternating", "leet", "masked", "read", "stretched"]
@@ -143,14 +144,20 @@ def leet(token: str, vocabulary: Vocabulary, *, code: bool) -> Reading | None:
     reading = read(token, vocabulary)
     if reading is None:
         return None
-    size = len(reading.word)
-    one_symbol = len(set(symbols)) == 1
     if reading.sensitive:
-        if size <= 3:
-            cased = token.islower() or not all(map(str.isdigit, symbols))
-            return reading if size == 3 and cased and (one_symbol or len(symbols) < 2) else None
-        return reading if letters > 1 and (size > 4 or one_symbol or len(symbols) <= letters) else None
-    return reading if not code and _likely(token, size, letters, symbols) else None
+        return reading if _meant(token, len(reading.word), letters, symbols, code) else None
+    return reading if not code and _likely(token, len(reading.word), letters, symbols) else None
+
+
+def _meant(token: str, size: int, letters: int, symbols: list[str], code: bool) -> bool:
+    """Whether a token that reads as a sensitive word is likelier that word than a number, a unit or a code."""
+    one_symbol = len(set(symbols)) == 1
+    if size <= 3:
+        cased = token.islower() or not all(map(str.isdigit, symbols))
+        return size == 3 and cased and (one_symbol or len(symbols) < 2)
+    if letters == 1:
+        return size > 4 and token.islower() and not code  # "1d107", not "H311"
+    return size > 4 or one_symbol or len(symbols) <= letters
 
 
 def _likely(token: str, size: int, letters: int, symbols: list[str]) -> bool:
@@ -262,7 +269,8 @@ def _without(token: str, vocabulary: Vocabulary, common: bool) -> tuple[Piece, .
     if token[-1] in MASKS:
         return None
     places = [at for at, char in enumerate(token) if char not in MASKS]
-    reading = read("".join(token[at] for at in places), vocabulary)
+    letters = (EXACT.get(token[at], token[at]) if common else token[at] for at in places)
+    reading = read("".join(letters), vocabulary)
     if reading is None or not (reading.sensitive or common) or len(reading.word) < 4:
         return None
     bounds = [*places, len(token)]

@@ -62,6 +62,8 @@ DISGUISED = {
     "fvck": "fuck",
     "k1ll y0urs3lf": "kill yourself",
     "1d1000t": "idiot",
+    "1d107": "idiot",
+    "45$h013": "asshole",
     # masks
     "f*ck you": "fuck you",
     "F**K": "FUCK",
@@ -72,6 +74,7 @@ DISGUISED = {
     "s*icide": "suicide",
     "what the f***": "what the fuck",
     "bitc*": "bitch",
+    "i*ց*ո*ο*r*ⲁ*ո*t": "ignorant",
     "mother-f*cker": "mother-fucker",
     "id-iot": "idiot",
     "stu.pid": "stupid",
@@ -102,7 +105,7 @@ DISGUISED = {
 }
 
 CLEAN = """
-3D, 4K, 11am, 80mb, mp3, v2, 4chan, 100%, R2D2, C3PO, covid19, b2b, i18n, l10n, k8s, H2O, CO2, x86, utf8, sha256.
+H311, k111, 1053R, 3D, 4K, 11am, 80mb, mp3, v2, 4chan, 100%, R2D2, C3PO, covid19, b2b, i18n, l10n, k8s, H2O, CO2, x86, utf8, sha256.
 The 1st, 2nd, 3rd, 4th, 60th and 80th; 10am, 9:30pm, 1080p, 50s, 90's, $5, $100k, 3.5%, 1-800-555-0199, 2024-01-02.
 Prepar3D, A$AP Rocky, Ke$ha, Se7en, Toys"R"Us, AT&T, C++, C#, a+b, x*y*z, 2*3*4, **bold** and *italic* words*.
 The letters h, e, l, l, and o; #AllLevelFitness, UPPP, group VIIIA, self-harming, Kaaaa1.
