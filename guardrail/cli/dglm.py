@@ -42,16 +42,26 @@ def train_decoder(
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train (or resume) the soft-prompted decoder, and the latent statistics it needs."""
+    """Train (or resume) the soft-prompted decoder, and the latent statistics it needs.
+
+    The shipped kind, or with `decoder: {kind: causal, name: ...}` in the recipe any causal language model.
+    """
     from guardrail.classifiers.linear import list_heads, load_head
+    from guardrail.dglm.causal_training import is_causal, train_causal
     from guardrail.dglm.guidance import Guide
+    from guardrail.dglm.training import read_recipe
     from guardrail.dglm.training import train_decoder as train
 
     _use_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
     guides = {name: Guide(head.weight, head.bias) for name in list_heads() for head in [load_head(name)]}
+    document = read_recipe(recipe)
     with _Bar("decoder") as bar:
-        train(recipe, data, out, report=bar, steps=steps, guides=guides)
+        if is_causal(document):
+            project = recipe.resolve().parents[2]
+            train_causal(document, project, data, out, report=bar, steps=steps, guides=guides)
+        else:
+            train(recipe, data, out, report=bar, steps=steps, guides=guides)
     last = bar.last
     _say(
         {"run": str(out), **last},
@@ -179,13 +189,15 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Turn a training run, of the decoder, of the diffusion or of both, into a checkpoint (bfloat16, averaged weights)."""
+    from guardrail.dglm import causal_training
     from guardrail.dglm.diffusion_training import STATE
     from guardrail.dglm.distill import export_diffusion
     from guardrail.dglm.training import export_run
 
-    has_diffusion = (run / STATE).is_file()
+    has_diffusion, has_causal = (run / STATE).is_file(), (run / causal_training.STATE).is_file()
     size = export_diffusion(run, folder) if has_diffusion else 0
-    if not has_diffusion or (run / "state.safetensors").is_file():
+    size += causal_training.export_causal(run, folder) if has_causal else 0
+    if not (has_diffusion or has_causal) or (run / "state.safetensors").is_file():
         size += export_run(run, folder)
     if as_json:
         emit_json({"checkpoint": str(folder), "bytes": size})
@@ -207,7 +219,8 @@ def info(
     folder = checkpoint.locate(name)
     metadata = checkpoint.read_metadata(folder)
     config = json.loads(metadata["config"])
-    config["output_ids"] = len(config["output_ids"])
+    if "output_ids" in config:
+        config["output_ids"] = len(config["output_ids"])
     diffusion: dict[str, Any] | None = None
     if find_diffusion(folder):
         configs = read_diffusion_metadata(folder)["configs"]

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from guardrail.dglm.batch import EMPTY, PrefixTokens
+from guardrail.dglm.adapters import adapt
+from guardrail.dglm.batch import PrefixTokens
 from guardrail.dglm.choose import Decoding, Draws, Row, choose, reshape
+from guardrail.dglm.codec import Tokens
 from guardrail.dglm.generate import Written
 from guardrail.dglm.prompt import PromptGenerator
 from guardrail.errors import CheckpointError
@@ -39,6 +42,7 @@ class CausalConfig:
         encoder_sha256: of the encoder whose embeddings it was trained on.
         soft_tokens, prompt_layers: of the prompt generator; the paper has 8 and 6.
         train: "adapters" leaves the model frozen, "all" fine-tunes it. rank: of the adapters.
+        model_sha256: of the language model's weights before training, see `weights_sha256`; empty: not checked.
     """
 
     model: str
@@ -48,28 +52,7 @@ class CausalConfig:
     prompt_layers: int = 6
     train: Train = "adapters"
     rank: int = 8
-
-
-class LowRank(nn.Module):
-    """A frozen linear layer and a low-rank update: y = W x + B A x (Hu et al. 2022, equation 3; alpha = rank).
-
-    Args:
-        inner: `nn.Linear`, or `transformers`' Conv1D, whose weight is transposed. rank: of the update, >= 1.
-    """
-
-    def __init__(self, inner: nn.Module, rank: int) -> None:
-        super().__init__()
-        weight: Tensor = inner.weight  # type: ignore[assignment]
-        outputs, inputs = weight.shape if isinstance(inner, nn.Linear) else weight.shape[::-1]
-        self.inner = inner.requires_grad_(False)
-        self.down = nn.Linear(inputs, rank, bias=False)
-        self.up = nn.Linear(rank, outputs, bias=False)
-        nn.init.zeros_(self.up.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (..., inputs) to (..., outputs)."""
-        y: Tensor = self.inner(x) + self.up(self.down(x))
-        return y
+    model_sha256: str = ""
 
 
 class CausalWriter(nn.Module):
@@ -96,30 +79,73 @@ class CausalWriter(nn.Module):
         """Where the weights are."""
         return self.prompt.expand.weight.device
 
+    @property
+    def positions(self) -> int:
+        """Tokens that the language model can look at."""
+        return int(getattr(self.lm.config, "max_position_embeddings", None) or 1024)
+
+    def learnt(self) -> dict[str, nn.Parameter]:
+        """Return what training changes, by name: prompt generator, and adapters or the whole model."""
+        return {name: value for name, value in self.named_parameters() if value.requires_grad}
+
     def loss(self, latent: Tensor, signal: Tensor, prefixes: Sequence[str], targets: Sequence[str]) -> Tensor:
-        """Return the mean next-token loss over the tokens of prefixes and targets, the end of a target included.
+        """Return the mean loss per token, see `forward`."""
+        total, count = self(latent, signal, prefixes, targets)
+        mean: Tensor = total / count
+        return mean
+
+    def forward(
+        self, latent: Tensor, signal: Tensor, prefixes: Sequence[str], targets: Sequence[str]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the summed next-token loss over prefixes and targets, the end of a target included, and their count.
 
         Args:
             latent: normalised embeddings of the targets, possibly noised, (B, latent_dim). signal: alpha squared, (B,).
             prefixes: B texts that stand before; may be empty. targets: B texts.
         """
-        befores = [self._ids(text) for text in prefixes]
-        afters = [[*self._ids(text), self._end] for text in targets]
-        soft = self.prompt(latent, signal)
+        afters = [[*self.ids(text), self._end] for text in targets]
+        logits, labels, _ = self._read(self.prompt(latent, signal), [self.ids(text) for text in prefixes], afters)
+        wanted = labels[:, 1:].flatten()
+        total = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), wanted, ignore_index=IGNORED, reduction="sum")
+        return total, (wanted != IGNORED).sum()
+
+    @torch.inference_mode()
+    def log_probabilities(
+        self, latent: Tensor, signal: Tensor, prefixes: Sequence[str], texts: Sequence[Sequence[int]]
+    ) -> list[list[float]]:
+        """Return the log-probability of every token of each text (ids), and of its end, after prefix and soft prompt."""
+        soft = self.prompt(latent.to(self.device), signal.to(self.device))
+        logits, labels, starts = self._read(
+            soft, [self.ids(own) for own in prefixes], [[*own, self._end] for own in texts]
+        )
+        said = logits[:, :-1].float().log_softmax(dim=-1)
+        values = said.gather(2, labels[:, 1:, None].clamp_min(0)).squeeze(2).tolist()
+        return [own[start - 1 : start + len(text)] for own, start, text in zip(values, starts, texts, strict=True)]
+
+    def _read(
+        self, soft: Tensor, befores: Sequence[Sequence[int]], afters: Sequence[Sequence[int]]
+    ) -> tuple[Tensor, Tensor, list[int]]:
+        """Run prefixes, soft tokens (B, tokens, width) and what follows, padded on the right.
+
+        Returns:
+            Logits (B, T, V); the tokens (B, T), `IGNORED` where a soft token or a pad stands; and where in each row what
+            follows begins.
+        """
         count, table = soft.shape[1], self.lm.get_input_embeddings()
         length = max(len(a) + count + len(b) for a, b in zip(befores, afters, strict=True))
         inputs = soft.new_zeros(len(befores), length, soft.shape[2])
         labels = torch.full((len(befores), length), IGNORED, device=soft.device)
         mask = torch.zeros(len(befores), length, dtype=torch.long, device=soft.device)
-        for row, (before, after) in enumerate(zip(befores, afters, strict=True)):
-            start, end = len(before) + count, len(before) + count + len(after)
+        starts = [len(before) + count for before in befores]
+        for row, (before, after, start) in enumerate(zip(befores, afters, starts, strict=True)):
+            end = start + len(after)
             ids = torch.tensor([*before, *after], dtype=torch.long, device=soft.device)
             inputs[row, : len(before)], inputs[row, start:end] = table(ids[: len(before)]), table(ids[len(before) :])
             inputs[row, len(before) : start] = soft[row]
             labels[row, : len(before)], labels[row, start:end] = ids[: len(before)], ids[len(before) :]
             mask[row, :end] = 1
-        logits = self.lm(inputs_embeds=inputs, attention_mask=mask).logits
-        return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED)
+        logits: Tensor = self.lm(inputs_embeds=inputs, attention_mask=mask).logits
+        return logits, labels, starts
 
     @torch.inference_mode()
     def write(
@@ -130,14 +156,19 @@ class CausalWriter(nn.Module):
         decoding: Decoding,
         generator: torch.Generator | None = None,
         cancelled: Callable[[int], bool] = lambda _: False,
+        drafts: Sequence[str] = (),
     ) -> list[Written]:
         """Write one continuation per row, with a key-value cache; arguments as those of `guardrail.dglm.generate`.
 
-        Prefixes are padded on the left. An end token ends a row; `decoding.max_tokens` cuts it.
+        Prefixes are padded on the left. An end token ends a row; `decoding.max_tokens` cuts it. What `drafts` repeat,
+        where they are given, may be repeated.
         """
-        befores = [self._ids(text) for text in prefixes]
+        befores = [self.ids(text) for text in prefixes]
         inputs, mask = self._prompted(befores, self.prompt(latent.to(self.device), signal.to(self.device)))
-        rows = [Row(index, PrefixTokens(EMPTY)) for index in range(len(prefixes))]
+        rows = [
+            Row(index, PrefixTokens(Tokens(tuple(self.ids(draft)), (), ())))
+            for index, draft in enumerate(drafts or [""] * len(prefixes))
+        ]
         draws, cache = Draws(decoding, generator), None
         positions = (mask.cumsum(dim=1) - 1).clamp_min(0)
         for _ in range(decoding.max_tokens):
@@ -190,47 +221,47 @@ class CausalWriter(nn.Module):
                 row.text = self.tokenizer.decode(row.ids)
         return chosen
 
-    def _ids(self, text: str) -> list[int]:
+    def ids(self, text: str) -> list[int]:
+        """Return the tokens of a text, none of them special."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
-    def save(self, folder: Path) -> None:
-        """Write what was learnt (prompt generator, and adapters or the whole model) and the configuration."""
+    def save(self, folder: Path, recipe: str = "{}") -> None:
+        """Write what was learnt and the configuration; `recipe` is JSON."""
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
-        learnt = {
-            name: value.detach().cpu().contiguous() for name, value in self.named_parameters() if value.requires_grad
+        learnt = {name: value.detach().cpu().contiguous() for name, value in self.learnt().items()}
+        metadata = {
+            "config": json.dumps(asdict(self.config)),
+            "encoder_sha256": self.config.encoder_sha256,
+            "recipe": recipe,
         }
-        save_file(learnt, folder / FILE, {"config": json.dumps(asdict(self.config))})
+        save_file(learnt, folder / FILE, metadata)
 
 
-def adapt(model: Any, rank: int) -> int:
-    """Give every linear layer inside a model's blocks a low-rank adapter, the output layer none; return how many."""
-    from transformers.pytorch_utils import Conv1D
-
-    head = model.get_output_embeddings()
-    targets = [
-        (parent, name, child)
-        for parent in model.modules()
-        for name, child in parent.named_children()
-        if isinstance(child, nn.Linear | Conv1D) and child is not head
-    ]
-    for parent, name, child in targets:
-        setattr(parent, name, LowRank(child, rank))
-    return len(targets)
+def weights_sha256(lm: nn.Module) -> str:
+    """Return the hash of a language model's weights, names included."""
+    digest = sha256()
+    for name, value in sorted(lm.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def new_writer(config: CausalConfig, device: str = "cpu") -> CausalWriter:
     """Load a causal model and its tokenizer, and give it a fresh prompt generator and fresh adapters.
 
+    Only safetensors are read: other formats may run code when they load.
+
     Raises:
-        CheckpointError: there is no such model, here or on the hub, or it has no end token.
+        CheckpointError: there is no such model, here or on the hub, it is another than the configuration's, or it has no
+            end token.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(config.model)
-        lm = AutoModelForCausalLM.from_pretrained(config.model, dtype=torch.float32)
+        lm = AutoModelForCausalLM.from_pretrained(config.model, dtype=torch.float32, use_safetensors=True)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"the language model {config.model!r} cannot be loaded: {error}. Name a directory in the format of "
@@ -238,7 +269,13 @@ def new_writer(config: CausalConfig, device: str = "cpu") -> CausalWriter:
         ) from error
     if tokenizer.eos_token_id is None:
         raise CheckpointError(f"the tokenizer of {config.model!r} has no end token, which says where a sentence ends")
-    return CausalWriter(lm, tokenizer, config).to(device)
+    found = weights_sha256(lm)
+    if config.model_sha256 not in ("", found):
+        raise CheckpointError(
+            f"the language model {config.model!r} is not the one that was trained with: its weights have the sha256 "
+            f"{found}, not {config.model_sha256}"
+        )
+    return CausalWriter(lm, tokenizer, replace(config, model_sha256=found)).to(device)
 
 
 def load_writer(folder: Path, encoder_sha256: str, device: str = "cpu") -> CausalWriter:
@@ -261,7 +298,7 @@ def load_writer(folder: Path, encoder_sha256: str, device: str = "cpu") -> Causa
             "train one for this encoder with `guardrail dglm train`"
         )
     writer = new_writer(config, device)
-    wanted = {name for name, value in writer.named_parameters() if value.requires_grad}
+    wanted = set(writer.learnt())
     try:
         writer.load_state_dict(learnt, strict=False)
     except RuntimeError as error:

@@ -58,6 +58,17 @@ class Placement:
         hold: Callable[[], AbstractContextManager[Any]] | None = getattr(model, "no_sync", None)
         return hold() if hold is not None else nullcontext()
 
+    def meet(self) -> None:
+        """Wait until all processes have come here."""
+        if self.accelerator is not None:
+            self.accelerator.wait_for_everyone()
+
+    def mean(self, value: float) -> float:
+        """Return the mean of a number over all processes."""
+        if self.accelerator is None:
+            return value
+        return float(self.accelerator.reduce(torch.tensor(value, device=self.device), reduction="mean").item())
+
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a loss."""
         loss.backward()  # type: ignore[no-untyped-call]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +21,8 @@ import torch
 
 from guardrail.dglm import checkpoint, phrase_table
 from guardrail.dglm.batch import PrefixTokens
+from guardrail.dglm.causal import load_writer
+from guardrail.dglm.causal_rewriting import CausalRewriting
 from guardrail.dglm.codec import Codec, word_tokenizer
 from guardrail.dglm.diffusion_checkpoint import find_diffusion, load_diffusion
 from guardrail.dglm.embedding import Embeds, Once
@@ -32,7 +35,7 @@ from guardrail.dglm.plans import Plan, Proposed, SpanRequest, plan_candidates, p
 from guardrail.dglm.propose import EDIT, Diffusion, gaussian_diffusion
 from guardrail.dglm.sampler import Cancelled
 from guardrail.dglm.weighing import bad_clauses, weighty_words
-from guardrail.dglm.writer import MAX_DRAFT, DraftWriter, Line, Writer
+from guardrail.dglm.writer import DraftWriter, Line, Writer
 from guardrail.encoder import load_encoder
 from guardrail.errors import ConfigurationError, RewriteFailure
 from guardrail.types import Span
@@ -89,8 +92,8 @@ class Pipeline:
     def rewrite_many(self, requests: Sequence[SpanRequest]) -> list[list[Proposed]]:
         """Return distinct proposals for each request, at most its `candidates`, in the order of their plans.
 
-        None for a request that was cancelled, nor, except in mode `continue`, for a stretch of more than `MAX_DRAFT`
-        word pieces. What a request gets does not depend on its company, up to rounding.
+        None for a request that was cancelled, nor, except in mode `continue`, for a stretch that the writer cannot see
+        whole (`max_draft`). What a request gets does not depend on its company, up to rounding.
 
         Raises:
             ConfigurationError: the mode needs a network that the checkpoint does not have.
@@ -103,17 +106,18 @@ class Pipeline:
         for request, own in zip(requests, planned, strict=True):
             texts = dict.fromkeys(tidy(row.text, request.text) for row in islice(written, len(own)) if row.ended)
             found.append([] if request.cancelled() else [text for text in texts if text])
-        pairs = [(text, request.text) for request, own in zip(requests, found, strict=True) for text in own]
+        drafts = ["" if request.mode == "continue" else request.text for request in requests]
+        pairs = [(text, draft) for draft, own in zip(drafts, found, strict=True) for text in own]
         fluencies = iter(self._fluencies(pairs, encoder))
         return [[Proposed(text, next(fluencies)) for text in texts] for texts in found]
 
     def fluency(self, texts: Sequence[str], draft: str = "") -> list[float]:
         """Mean log-probability, in nats, of the words of each text that are new where they stand.
 
-        The decoder as a plain language model that sees no draft: it is given the embedding of what the draft says (each
-        text's own where there is no draft), so that a sentence which breaks off before it has said that is unlikely too.
-        What stands in the draft with the same piece before it is taken to be as fluent as the draft; all else, above all
-        the seam where words were left out, has to be likely. 0 where nothing is new.
+        The shipped decoder has the draft in view and is given its embedding (each text's own where there is no draft), so
+        that it asks: would people have put this for that? What stands in the draft with the same piece before it is taken
+        to be as fluent as the draft; all else, above all the seam where words were left out, has to be likely. 0 where
+        nothing is new.
         """
         return self._fluencies([(text, draft) for text in texts], self.encoder)
 
@@ -174,7 +178,8 @@ class Pipeline:
             )
         if request.cancelled():
             return []
-        if not continues and self.writer.length(request.text, MAX_DRAFT + 1) > MAX_DRAFT:
+        longest = self.writer.max_draft
+        if not continues and self.writer.length(request.text, longest + 1) > longest:
             return []  # a draft that the decoder sees only in part would lose its end
         try:
             plans = plan_continuations(request) if continues else self._plans(work)
@@ -274,11 +279,18 @@ def load_pipeline(name: str, encoder: str, device: str) -> Pipeline:
     Raises:
         CheckpointError: missing, damaged, or of another encoder.
     """
-    loaded_encoder = load_encoder(encoder, device)
+    loaded = load_encoder(encoder, device)
     folder = checkpoint.locate(name)
-    loaded = checkpoint.load(folder, loaded_encoder.sha256, loaded_encoder.device)
-    diffusion = load_diffusion(folder, loaded_encoder.sha256, loaded_encoder.device) if find_diffusion(folder) else None
-    writer = DraftWriter(loaded.decoder, Codec(word_tokenizer(loaded_encoder.directory)))
+    writer, statistics = _load_writer(folder, loaded)
+    diffusion = load_diffusion(folder, loaded.sha256, loaded.device) if find_diffusion(folder) else None
     table = folder / phrase_table.FILE
     phrases = phrase_table.load(table) if table.is_file() else None
-    return Pipeline(loaded_encoder, loaded.statistics, writer, loaded.sha256, diffusion, phrases)
+    return Pipeline(loaded, statistics, writer, checkpoint.sha256(folder), diffusion, phrases)
+
+
+def _load_writer(folder: Path, encoder: Encoder) -> tuple[Writer, LatentStatistics]:
+    if checkpoint.has_causal(folder):
+        statistics = checkpoint.load_statistics(folder, encoder.sha256)
+        return CausalRewriting(load_writer(folder, encoder.sha256, encoder.device)), statistics
+    loaded = checkpoint.load(folder, encoder.sha256, encoder.device)
+    return DraftWriter(loaded.decoder, Codec(word_tokenizer(encoder.directory))), loaded.statistics

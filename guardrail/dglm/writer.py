@@ -64,6 +64,10 @@ class Writer(Protocol):
     def parameters(self) -> int:
         """How many weights there are."""
 
+    @property
+    def max_draft(self) -> int:
+        """Word pieces of the longest stretch that it rewrites."""
+
     def length(self, text: str, limit: int) -> int:
         """Return how many word pieces a text has, counted up to `limit`."""
 
@@ -73,7 +77,7 @@ class Writer(Protocol):
     def fluency(self, rows: Sequence[tuple[str, str, Array]]) -> list[float]:
         """Return the mean log-probability, in nats, of the new words of each (text, draft, latent), 0 without any.
 
-        The latent is the normalised embedding of what should have been said; the draft itself is not in view.
+        The latent is the normalised embedding of what should have been said.
         """
 
     def on_cpu(self) -> Writer:
@@ -101,6 +105,11 @@ class DraftWriter:
     def parameters(self) -> int:
         """How many weights there are."""
         return sum(parameter.numel() for parameter in self.decoder.parameters())
+
+    @property
+    def max_draft(self) -> int:
+        """Word pieces of the longest stretch that it rewrites."""
+        return MAX_DRAFT
 
     def length(self, text: str, limit: int) -> int:
         """Return how many word pieces a text has, counted up to `limit`."""
@@ -138,7 +147,7 @@ class DraftWriter:
 
     def fluency(self, rows: Sequence[tuple[str, str, Array]]) -> list[float]:
         """Return the mean log-probability of the new words of each (text, draft, latent)."""
-        drafts = {draft: self.codec.encode(draft) for _, draft, _ in rows}
+        drafts = {draft: self.codec.encode(draft, MAX_DRAFT) for _, draft, _ in rows}
         scored = [
             Scored(self.codec.encode(text, MAX_SCORED), drafts[draft], torch.from_numpy(latent))
             for text, draft, latent in rows
