@@ -33,7 +33,7 @@ DEFAULT_FILE = Path("guardrail.yaml")
 PREFIX = "GUARDRAIL_"
 FILE_VARIABLE = f"{PREFIX}SETTINGS"
 _SECRET: frozenset[Key] = frozenset(
-    {("audit", "url"), ("review", "secret"), ("review", "encryption_key")}  # a database URL may carry a password
+    {("audit", "url"), ("audit", "encryption_key"), ("review", "secret")}  # a database URL may carry a password
 )
 
 Text = Annotated[str, Field(min_length=1)]
@@ -77,11 +77,22 @@ class AuditSettings(_Section):
     mask: tuple[Literal["email", "phone", "card", "iban", "ip"], ...] = Field(
         (), description="Personal data that is blanked out before a text is stored."
     )
+    encryption_key: str | None = Field(
+        None,
+        repr=False,
+        description="32 random bytes in base64 that encrypt texts in the database and in the spool; several, by commas: "
+        "the first seals, all of them open. None: texts are stored as they are.",
+    )
     keep_text: int | None = Field(
         None, ge=1, description="Days after which `audit retain` erases texts and embeddings; none: never."
     )
     keep_decisions: int | None = Field(
         None, ge=1, description="Days after which `audit retain` deletes whole decisions; none: never."
+    )
+    keep_appeals: int | None = Field(
+        None,
+        ge=1,
+        description="Days after their answer for which appeals keep their texts; none: as long as the decision.",
     )
 
 
@@ -112,15 +123,21 @@ class ReviewSettings(_Section):
         None, description="Cookies go over HTTPS only. Default: yes, unless the pages listen on this machine alone."
     )
     session_hours: float = Field(12.0, gt=0, le=168, description="Hours from sign-in to the end of a session.")
+    keep_access: int | None = Field(
+        None,
+        ge=1,
+        description="Days after which `audit retain` deletes the log of who saw what, and API tokens that have ended; none: "
+        "never.",
+    )
+    keep_exposure: int | None = Field(
+        None,
+        ge=1,
+        description="Days after which `audit retain` deletes how much each person had to read; none: never.",
+    )
     secret: str | None = Field(
         None,
         repr=False,
         description="Signs cookies and forms, 32 characters or more; none: sessions end with the process.",
-    )
-    encryption_key: str | None = Field(
-        None,
-        repr=False,
-        description="Fernet key that encrypts comments and appeals; several, by commas: the first seals.",
     )
 
 

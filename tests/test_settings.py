@@ -128,7 +128,7 @@ def test_folders_are_relative_to_the_file(tmp_path: Path) -> None:
             "audit:\n  ulr: x\n",
             (
                 "yaml:2: audit.ulr: unknown key; expected one of url, durability, spool, store_text, store_embeddings, "
-                "mask, keep_text, keep_decisions. Did you mean 'url'?"
+                "mask, encryption_key, keep_text, keep_decisions, keep_appeals. Did you mean 'url'?"
             ),
         ),
         (

@@ -116,7 +116,7 @@ def _cryptography() -> tuple[Any, Any]:
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ed25519
     except ImportError:
-        raise MissingDependencyError("cryptography", extra="review", purpose="Signing checkpoints") from None
+        raise MissingDependencyError("cryptography", extra="encryption", purpose="Signing checkpoints") from None
     return serialization, ed25519
 
 

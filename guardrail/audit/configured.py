@@ -25,4 +25,5 @@ def open_configured(settings: AuditSettings) -> AuditStore:
         mask=settings.mask,
         durability=settings.durability,
         spool=settings.spool,
+        encryption_key=settings.encryption_key,
     )

@@ -37,17 +37,18 @@ from guardrail.errors import ConfigurationError
 if TYPE_CHECKING:
     from guardrail.audit.store import AuditStore
 
-__all__ = ["Retained", "erase", "retain"]
+__all__ = ["Retained", "erase", "retain", "scrub"]
 
 _CHUNK = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Retained:
-    """What `retain` has done: decisions whose texts were erased, and decisions that were deleted."""
+    """What `retain` has done: decisions whose texts were erased, decisions that were deleted, appeals that were erased."""
 
     texts: int = 0
     decisions: int = 0
+    appeals: int = 0
 
 
 def erase(
@@ -96,7 +97,7 @@ def erase(
                 _blank(change.connection, ids)
         count += sum(map(len, found.values()))
         if not found:
-            _scrub(store)
+            scrub(store)
             return count
 
 
@@ -105,6 +106,7 @@ def retain(
     *,
     keep_text: int | None = None,
     keep_decisions: int | None = None,
+    keep_appeals: int | None = None,
     by: str = "retention",
     now: datetime | None = None,
 ) -> Retained:
@@ -112,6 +114,7 @@ def retain(
 
     Args:
         keep_text, keep_decisions: days; None keeps them for good.
+        keep_appeals: days after an answer for which appellant, statement and answer are kept; None: as long as the text.
         by: who asked for it.
         now: an aware time; default: this moment.
 
@@ -121,15 +124,17 @@ def retain(
     now = now or datetime.now(UTC)
     with store.engine.connect() as connection:
         communities = connection.scalars(select(decisions.c.community).distinct()).all()
-    texts = gone = 0
+    texts = gone = answered = 0
     for community in communities:
         if keep_decisions is not None:
             gone += _delete_old(store, community, now - timedelta(days=keep_decisions), by)
         if keep_text is not None:
             texts += _erase_old(store, community, now - timedelta(days=keep_text), by)
-    if texts or gone:
-        _scrub(store)
-    return Retained(texts, gone)
+        if keep_appeals is not None:
+            answered += _erase_appeals(store, community, now - timedelta(days=keep_appeals), by)
+    if texts or gone or answered:
+        scrub(store)
+    return Retained(texts, gone, answered)
 
 
 def _erase_old(store: AuditStore, community: str, before: datetime, by: str) -> int:
@@ -155,6 +160,26 @@ def _erase_old(store: AuditStore, community: str, before: datetime, by: str) -> 
         count += len(ids)
         if not ids:
             return count
+
+
+def _erase_appeals(store: AuditStore, community: str, before: datetime, by: str) -> int:
+    """Erase who appealed, why, and the answer; that there was an appeal, and how it ended, stays."""
+    answered = select(appeals.c.id).join(decisions, decisions.c.id == appeals.c.decision_id)
+    answered = answered.where(
+        decisions.c.community == community, appeals.c.answered_at < before, appeals.c.appellant != ""
+    )
+    count = 0
+    while True:
+        with People(store).change() as change:
+            tickets = change.connection.scalars(answered.limit(_CHUNK)).all()
+            if not tickets:
+                return count
+            append(change.connection, community, "appeals erased", identifier(by), {"appeals": list(tickets)})
+            mine = appeals.c.id.in_(tickets)
+            change.connection.execute(update(appeals).where(mine).values(appellant="", statement=""))
+            change.connection.execute(update(appeals).where(mine, appeals.c.answer.is_not(None)).values(answer=""))
+            change.connection.execute(update(events).where(events.c.subject.in_(tickets)).values(salt=""))
+        count += len(tickets)
 
 
 def _delete_old(store: AuditStore, community: str, before: datetime, by: str) -> int:
@@ -226,7 +251,7 @@ def _slices(ids: Sequence[str]) -> Iterator[Sequence[str]]:
         yield ids[start : start + _CHUNK]
 
 
-def _scrub(store: AuditStore) -> None:
+def scrub(store: AuditStore) -> None:
     """On SQLite, let no freed page, index segment or log keep what was erased. PostgreSQL does so when it vacuums."""
     if store.engine.dialect.name != "sqlite":
         return

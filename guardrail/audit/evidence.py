@@ -45,7 +45,7 @@ def similar(
         .mappings()
         .first()
     )
-    if own is None:
+    if own is None or not own["vectors"]:  # none, or none that can be opened
         return []
     query = select(embeddings.c.decision_id, embeddings.c.vectors).join(
         decisions, decisions.c.id == embeddings.c.decision_id
@@ -53,7 +53,8 @@ def similar(
     query = query.where(embeddings.c.encoder == own["encoder"], embeddings.c.decision_id != own["decision_id"])
     if community is not None:
         query = query.where(decisions.c.community == identifier(community))
-    rows = connection.execute(query.order_by(decisions.c.created_at.desc(), decisions.c.id.desc()).limit(newest)).all()
+    found = connection.execute(query.order_by(decisions.c.created_at.desc(), decisions.c.id.desc()).limit(newest))
+    rows = [row for row in found if row.vectors]
     if not rows:
         return []
     counts = np.array([len(row.vectors) // (2 * own["dim"]) for row in rows])

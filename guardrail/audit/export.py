@@ -18,20 +18,28 @@ Advance = Callable[[int], object]
 
 
 def decisions_of(connection: Connection, filters: Filters) -> Iterator[StoredDecision]:
-    """Yield every decision that matches, whole, newest first, a page at a time."""
+    """Yield every decision that matches, whole, newest first, a page at a time.
+
+    Raises:
+        ConfigurationError: a text is encrypted with a key that is not configured.
+    """
     after: str | None = None
     while True:
         page = find(connection, filters, limit=MAX_PAGE, after=after)
-        yield from read_many(connection, [item.id for item in page.items])
+        yield from (one.readable() for one in read_many(connection, [item.id for item in page.items]))
         after = page.next
         if after is None:
             return
 
 
 def whole(connection: Connection, ids: Sequence[str]) -> Iterator[StoredDecision]:
-    """Yield decisions by their ids, whole, a page at a time; those that do not exist are left out."""
+    """Yield decisions by their ids, whole, a page at a time; those that do not exist are left out.
+
+    Raises:
+        ConfigurationError: a text is encrypted with a key that is not configured.
+    """
     for start in range(0, len(ids), MAX_PAGE):
-        yield from read_many(connection, ids[start : start + MAX_PAGE])
+        yield from (one.readable() for one in read_many(connection, ids[start : start + MAX_PAGE]))
 
 
 def write_parquet(found: Iterator[StoredDecision], path: Path, advance: Advance = lambda _count: None) -> int:

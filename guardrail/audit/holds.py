@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from guardrail.audit.database import unavailable
 from guardrail.audit.escaping import identifier, unescape
 from guardrail.audit.people import People
+from guardrail.audit.sealing import must_be_open
 from guardrail.audit.tables import holds
 from guardrail.errors import ConfigurationError
 from guardrail.types import Decision
@@ -51,6 +52,7 @@ def look(store: AuditStore, decision_id: str) -> Settled | None:
 
     Raises:
         AuditUnavailable: the database cannot be read.
+        ConfigurationError: the text that was released is encrypted with a key that is not configured.
     """
     try:
         with store.engine.connect() as connection:
@@ -60,7 +62,8 @@ def look(store: AuditStore, decision_id: str) -> Settled | None:
         raise unavailable(error, store.engine.url, "read") from error
     if row is None:
         return None
-    text = None if row.text is None else unescape(row.text)
+    stored = must_be_open(row.text, f"the text released for {decision_id!r}")
+    text = None if stored is None else unescape(stored)
     return Settled(row.status, text, None if row.settled_by is None else unescape(row.settled_by))
 
 

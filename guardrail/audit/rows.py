@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,9 @@ from guardrail.audit import chain
 from guardrail.audit.chain import canonical
 from guardrail.audit.escaping import escape, identifier, name
 from guardrail.audit.masking import Found, Masker, mask_decision
+from guardrail.audit.sealing import Seals
 from guardrail.errors import AuditUnavailable
+from guardrail.randomness import random_bytes
 from guardrail.types import Candidate, Decision, Evidence, Reason, Rewrite, Span, State
 
 __all__ = ["DecisionRows", "Keeping", "embedding_digest", "finite", "prepare"]
@@ -53,11 +54,13 @@ class Keeping:
         text: False keeps salted digests, lengths and spans, but no text.
         embeddings: whether the vectors that were judged are kept; never those of a text in which something was masked.
         masker: blanks personal data out of every text first.
+        seals: encrypts texts, salts and vectors; None: they are stored as they are.
     """
 
     text: bool = True
     embeddings: bool = False
     masker: Masker = field(default_factory=Masker)
+    seals: Seals | None = None
 
 
 _EVERYTHING = Keeping()
@@ -82,7 +85,7 @@ def prepare(
     Raises:
         AuditUnavailable: the decision makes no sense (its risk is not a number); it is not recorded.
     """
-    salt = os.urandom(16).hex()
+    salt = random_bytes(16).hex()
     key = identifier(decision.id)
     masked: dict[str, Found] = {}
     if keeping.masker:
@@ -103,7 +106,23 @@ def prepare(
     rewrites = _rewrite_rows(key, decision, salt, keeping.text)
     content = chain.content(row, values, reasons, rewrites)
     holds = [_hold_row(row)] if decision.state is State.ESCALATED and decision.text is None else []
-    return DecisionRows(row, scores, reasons, rewrites, content, [] if embedding is None else [embedding], holds)
+    rows = DecisionRows(row, scores, reasons, rewrites, content, [] if embedding is None else [embedding], holds)
+    if keeping.seals is not None:
+        _seal(rows, keeping.seals)
+    return rows
+
+
+def _seal(rows: DecisionRows, seals: Seals) -> None:
+    """Seal here what the database would get sealed anyway: the spool must not hold it in the clear either."""
+    decision = rows.decision
+    for key in ("source_text", "delivered_text", "salt"):
+        if decision[key] is not None:
+            decision[key] = seals.close(decision[key])
+    for rewrite in rows.rewrites:
+        if rewrite["text"] is not None:
+            rewrite["text"] = seals.close(rewrite["text"])
+    for embedding in rows.embeddings:
+        embedding["vectors"] = seals.close_bytes(embedding["vectors"])
 
 
 def embedding_digest(salt: str, row: Row) -> str:

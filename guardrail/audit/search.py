@@ -4,6 +4,8 @@ A search asks for words: every word must occur, in any order and any letter case
 so; words in double quotes must follow each other. A word is a run of letters and digits. Of a very long text the first
 `INDEXED` characters are searchable: PostgreSQL limits a text's index entry to one megabyte.
 
+Texts that are encrypted (see `guardrail.audit.sealing`) are not in the index; `guardrail.audit.scan` looks for words in them.
+
 On SQLite triggers keep the index at one with the table, an erasure included. It refers to rows by their rowid, which
 stays what it is because decisions are only ever added.
 """
@@ -13,14 +15,28 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Connection, bindparam, func, literal_column, text
+from sqlalchemy import Boolean, ColumnElement, Connection, and_, bindparam, func, literal_column, text
 from sqlalchemy.dialects import postgresql
 
 from guardrail.audit.escaping import escape
+from guardrail.audit.sealing import PREFIX
 from guardrail.audit.tables import decisions
 from guardrail.errors import ConfigurationError
 
-__all__ = ["INDEXED", "MAX_NEEDLE", "create_search", "drop_search", "matches", "search_problem"]
+__all__ = [
+    "INDEXED",
+    "MAX_NEEDLE",
+    "Terms",
+    "create_search",
+    "drop_search",
+    "matches",
+    "refresh_search",
+    "search_problem",
+    "terms",
+]
+
+Terms = Sequence[tuple[list[str], bool]]
+"""(words that follow each other, whether the last is only a beginning) of a search; all of them must occur."""
 
 INDEXED = 100_000
 """Code points of each text that are indexed."""
@@ -30,6 +46,7 @@ MAX_NEEDLE = 1000
 
 NAME = "decisions_search"
 INDEX = "ix_decisions_search"
+_TRIGGERS = ("insert", "update", "delete")
 
 _SPLIT = r"[^[:alnum:]]+"
 # One expression for the index and for the query: PostgreSQL uses the index only where they are the same.
@@ -38,13 +55,17 @@ _DOCUMENT = (
     "left(coalesce({0}delivered_text, ''), {1}), '{2}', ' ', 'g'))"
 )
 
+_HEAD = f"char(26) || '{PREFIX[1:]}'"
+_CLEAR = f"{{0}}source_text IS NOT NULL AND substr({{0}}source_text, 1, {len(PREFIX)}) <> {_HEAD}"
+"""What is encrypted stays out of the index: its words are none."""
+
 _add = (
     f"INSERT INTO {NAME}(rowid, source_text, delivered_text) "
-    "SELECT new.rowid, new.source_text, new.delivered_text WHERE new.source_text IS NOT NULL"
+    f"SELECT new.rowid, new.source_text, new.delivered_text WHERE {_CLEAR.format('new.')}"
 )
 _take = (  # FTS5 forgets a row by being given what it has indexed of it
     f"INSERT INTO {NAME}({NAME}, rowid, source_text, delivered_text) "
-    "SELECT 'delete', old.rowid, old.source_text, old.delivered_text WHERE old.source_text IS NOT NULL"
+    f"SELECT 'delete', old.rowid, old.source_text, old.delivered_text WHERE {_CLEAR.format('old.')}"
 )
 _table = (
     f"CREATE VIRTUAL TABLE {NAME} USING fts5(source_text, delivered_text, content='decisions', content_rowid='rowid', "
@@ -57,7 +78,23 @@ _SQLITE = (
     f"CREATE TRIGGER {NAME}_update AFTER UPDATE OF source_text, delivered_text ON decisions BEGIN {_take}; {_add}; END",
     f"CREATE TRIGGER {NAME}_delete AFTER DELETE ON decisions BEGIN {_take}; END",
 )
-_POSTGRES = f"CREATE INDEX {INDEX} ON decisions USING gin (({_DOCUMENT.format('', INDEXED, _SPLIT)}))"
+_POSTGRES_CLEAR = f"NOT starts_with({{0}}source_text, chr(26) || '{PREFIX[1:]}')"
+_POSTGRES = (
+    f"CREATE INDEX {INDEX} ON decisions USING gin (({_DOCUMENT.format('', INDEXED, _SPLIT)})) "
+    f"WHERE {_POSTGRES_CLEAR.format('')}"
+)
+
+
+def refresh_search(connection: Connection) -> None:
+    """Bring index and triggers of an older version to this one; SQLite's index keeps its entries."""
+    if connection.dialect.name == "postgresql":
+        drop_search(connection)
+        create_search(connection)
+        return
+    for name in _TRIGGERS:
+        connection.exec_driver_sql(f"DROP TRIGGER {NAME}_{name}")
+    for statement in _SQLITE[-len(_TRIGGERS) :]:
+        connection.exec_driver_sql(statement)
 
 
 def create_search(connection: Connection) -> None:
@@ -74,7 +111,7 @@ def drop_search(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql(f"DROP INDEX {INDEX}")
         return
-    for name in ("insert", "update", "delete"):
+    for name in _TRIGGERS:
         connection.exec_driver_sql(f"DROP TRIGGER {NAME}_{name}")
     connection.exec_driver_sql(f"DROP TABLE {NAME}")
 
@@ -85,7 +122,7 @@ def search_problem(connection: Connection) -> str | None:
         known = connection.scalar(text("SELECT to_regclass(:name)"), {"name": INDEX})
         return None if known is not None else f"the index {INDEX} is missing"
     names = connection.scalars(text("SELECT name FROM sqlite_master WHERE name LIKE 'decisions\\_search%' ESCAPE '\\'"))
-    missing = {NAME, *(f"{NAME}_{name}" for name in ("insert", "update", "delete"))} - set(names)
+    missing = {NAME, *(f"{NAME}_{name}" for name in _TRIGGERS)} - set(names)
     return f"{', '.join(sorted(missing))} is missing" if missing else None
 
 
@@ -95,27 +132,32 @@ def matches(connection: Connection, needle: str) -> ColumnElement[bool]:
     Raises:
         ConfigurationError: nothing to search for, or too much.
     """
-    terms = _terms(needle)
+    found = terms(needle)
     if connection.dialect.name == "postgresql":
-        return _postgres(terms)
-    query = " ".join(f'"{" ".join(words)}"{"*" if prefix else ""}' for words, prefix in terms)
+        return _postgres(found)
+    query = " ".join(f'"{" ".join(words)}"{"*" if prefix else ""}' for words, prefix in found)
     sql = f"SELECT rowid FROM {NAME} WHERE {NAME} MATCH :needle"  # noqa: S608
-    found = text(sql).bindparams(bindparam("needle", query, unique=True))
-    return literal_column("decisions.rowid").in_(found)
+    rows = text(sql).bindparams(bindparam("needle", query, unique=True))
+    return literal_column("decisions.rowid").in_(rows)
 
 
-def _postgres(terms: Sequence[tuple[list[str], bool]]) -> ColumnElement[bool]:
+def _postgres(wanted: Terms) -> ColumnElement[bool]:
     parts = []
-    for words, prefix in terms:
+    for words, prefix in wanted:
         quoted = [f"'{word.lower()}'" for word in words]  # letters and digits only: no quote can be in a word
         parts.append(" <-> ".join(quoted) + (":*" if prefix else ""))
     query = " & ".join(f"({part})" for part in parts)
     document = literal_column(_DOCUMENT.format(f"{decisions.name}.", INDEXED, _SPLIT), postgresql.TSVECTOR)
-    return document.op("@@", is_comparison=True)(func.to_tsquery(literal_column("'simple'::regconfig"), query))
+    found = document.op("@@", is_comparison=True)(func.to_tsquery(literal_column("'simple'::regconfig"), query))
+    return and_(found, literal_column(_POSTGRES_CLEAR.format(f"{decisions.name}."), Boolean))
 
 
-def _terms(needle: str) -> list[tuple[list[str], bool]]:
-    """Read a search into (words that follow each other, whether the last is only a beginning)."""
+def terms(needle: str) -> Terms:
+    """Read a search into (words that follow each other, whether the last is only a beginning).
+
+    Raises:
+        ConfigurationError: nothing to search for, or too much.
+    """
     if not needle or len(needle) > MAX_NEEDLE:
         raise ConfigurationError(f"the text searched for has {len(needle)} characters, expected 1 to {MAX_NEEDLE}")
     found: list[tuple[list[str], bool]] = []

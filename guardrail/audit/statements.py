@@ -28,11 +28,15 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from guardrail.audit.sealing import SealedBytes, SealedText
 
 __all__ = ["ArrayInsert", "Insert", "Statement", "make_insert"]
 
 Rows = Sequence[Mapping[str, Any]]
+
+_SEALED = (SealedBytes, SealedText)
 
 
 def _compile(clause: Any, dialect: Dialect, names: list[str] | None = None) -> tuple[str, Sequence[str]]:
@@ -70,7 +74,7 @@ _MAX_PARAMETERS = 16_000
 
 
 class Insert:
-    """Inserts rows (mappings with every column) into one table, many rows in one statement.
+    """Inserts rows (mappings with every column) into one table, many rows in one statement. Texts come sealed already.
 
     On SQLite one statement is one call into the library, which lets go of Python's lock: an `executemany` would fight for
     the lock again after every row, while other threads prepare theirs.
@@ -91,7 +95,7 @@ class Insert:
         self._values: Callable[[Mapping[str, Any]], tuple[Any, ...]] = itemgetter(*names)
         self._conversions: dict[str, Callable[[Any], Any]] = {}
         for item in table.columns:
-            if isinstance(item.type, TypeDecorator):
+            if isinstance(item.type, TypeDecorator) and not isinstance(item.type, _SEALED):
                 convert = item.type.dialect_impl(dialect).bind_processor(dialect)
                 if convert is not None:
                     self._conversions[item.name] = convert
@@ -126,7 +130,7 @@ class ArrayInsert:
     def __init__(self, table: Table, dialect: Dialect) -> None:
         self._few = Insert(table, dialect)
         self._names = [item.name for item in table.columns]
-        kinds = [Text() if isinstance(item.type, JSON) else item.type for item in table.columns]
+        kinds = [_plain(item.type) for item in table.columns]
         arrays = [bindparam(name, type_=ARRAY(kind)) for name, kind in zip(self._names, kinds, strict=True)]
         columns = [column(name, kind) for name, kind in zip(self._names, kinds, strict=True)]
         given = func.unnest(*arrays).table_valued(*columns).render_derived()
@@ -143,6 +147,13 @@ class ArrayInsert:
             self._few(connection, rows)
         else:
             connection.execute(self._statement, {name: [row[name] for row in rows] for name in self._names})
+
+
+def _plain(kind: TypeEngine[Any]) -> TypeEngine[Any]:
+    """The type as which a value arrives: JSON as text, what is sealed as what it is stored as."""
+    if isinstance(kind, JSON):
+        return Text()
+    return kind.impl_instance if isinstance(kind, _SEALED) else kind
 
 
 def make_insert(table: Table, dialect: Dialect) -> Insert | ArrayInsert:

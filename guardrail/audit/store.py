@@ -20,6 +20,7 @@ from guardrail.audit.group import CommitFailed, QueueTimeout
 from guardrail.audit.masking import Masker
 from guardrail.audit.query import Filters, Page, StoredDecision, find, find_ids, read
 from guardrail.audit.rows import Keeping, prepare
+from guardrail.audit.sealing import install, make_seals
 from guardrail.audit.writer import Batch, Writer, policy_row
 from guardrail.errors import AuditUnavailable, ConfigurationError
 from guardrail.types import Action, Decision, Stage, State
@@ -59,6 +60,7 @@ class AuditStore:
         configure(engine)
         self.engine = engine
         self.keeping = keeping or Keeping(text=store_text)
+        install(engine, self.keeping.seals)
         self.timeout = timeout
         self._durability, self._spool, self._ready = durability, spool, ready
         self._start()
@@ -233,6 +235,7 @@ def open_store(
     create: bool = True,
     durability: str = "commit",
     spool: Path | None = None,
+    encryption_key: str | None = None,
 ) -> AuditStore:
     """Return the store at `url`, ready to record.
 
@@ -245,13 +248,15 @@ def open_store(
         store_embeddings: keep the vectors that were judged.
         mask: kinds of personal data to blank out, see `guardrail.audit.masking`.
         durability, spool: see `guardrail.audit.durability`.
+        encryption_key: encrypts texts, see `guardrail.audit.sealing.make_seals`; None: they are stored as they are.
         create: False refuses an SQLite file that does not exist, for commands that only read.
 
     Raises:
         ConfigurationError: a URL that is none, a database that is not migrated, newer than this code, or not ours.
-        MissingDependencyError: PostgreSQL without its driver.
+        MissingDependencyError: PostgreSQL without its driver, a key without `cryptography`.
         AuditUnavailable: the database cannot be opened: locked, away, read-only, damaged, full, a directory.
     """
+    seals = make_seals(encryption_key)
     engine = make_engine(url, timeout=timeout)
     file = sqlite_file(engine.url)
     if file is not None and not create and not file.exists():
@@ -274,7 +279,7 @@ def open_store(
     except BaseException:
         engine.dispose()
         raise
-    keeping = Keeping(store_text, store_embeddings, Masker(mask))
+    keeping = Keeping(store_text, store_embeddings, Masker(mask), seals)
     return AuditStore(engine, timeout=timeout, keeping=keeping, durability=durability, spool=spool, ready=later)
 
 

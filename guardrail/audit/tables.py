@@ -1,7 +1,8 @@
 """The tables, as SQLAlchemy Core. `migrations/` builds them; `guardrail db check` proves that both agree.
 
 Names of constraints follow one convention from the first migration on, because a constraint without a name cannot be
-altered on SQLite. Times are UTC. Text columns hold escaped text (see `guardrail.audit.escaping`). Numbers in JSON are
+altered on SQLite. Times are UTC. Text columns hold escaped text (see `guardrail.audit.escaping`), sealed
+ones are encrypted where a key is configured (see `guardrail.audit.sealing`). Numbers in JSON are
 finite (see `guardrail.audit.rows`). Enumerations are plain strings without CHECK constraints: a new state must not need
 a rebuild of a ten-million-row table.
 """
@@ -31,6 +32,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from guardrail.audit.sealing import SealedBytes, SealedString, SealedText
 
 __all__ = [
     "NAMING_CONVENTION",
@@ -130,11 +133,11 @@ decisions = Table(
     Column("withheld", Boolean, nullable=False),  # the reader saw a refusal
     Column("altered", Boolean, nullable=False),  # the reader saw something other than the source
     Column("text_stored", Boolean, nullable=False),  # False: only digests and spans were kept
-    Column("source_text", Text),
-    Column("delivered_text", Text),  # only where altered; otherwise it is the source text
+    Column("source_text", SealedText),
+    Column("delivered_text", SealedText),  # only where altered; otherwise it is the source text
     Column("source_length", Integer, nullable=False),  # code points of the original
     Column("delivered_length", Integer, nullable=False),
-    Column("salt", String, nullable=False),  # 16 random bytes in hex; erased together with the text
+    Column("salt", SealedString, nullable=False),  # 16 random bytes in hex; erased together with the text
     Column("source_digest", String, nullable=False),  # "sha256:..." of salt + text
     Column("delivered_digest", String, nullable=False),
     Column("rules", json_type(), nullable=False),  # rule -> risk, all rules of the stage
@@ -206,7 +209,7 @@ rewrites = Table(
     Column("seed", String),  # decimal; a seed of 64 bits does not fit BIGINT
     Column("scores_after", json_type(), nullable=False),  # classifier -> probability; before: the decision's scores
     Column("edits", json_type()),  # [[start, end in the source, length of the replacement], ...]; of position 0
-    Column("text", Text),
+    Column("text", SealedText),
     Column("text_length", Integer, nullable=False),
     Column("text_digest", String, nullable=False),
     sqlite_with_rowid=False,
@@ -219,7 +222,7 @@ embeddings = Table(
     Column("decision_id", String, ForeignKey("decisions.id"), primary_key=True),
     Column("encoder", String, nullable=False),  # sha256 of the encoder
     Column("dim", Integer, nullable=False),  # d
-    Column("vectors", LargeBinary, nullable=False),  # (N, d) float16, little endian, row by row
+    Column("vectors", SealedBytes, nullable=False),  # (N, d) float16, little endian, row by row
     Column("layout", LargeBinary, nullable=False),  # (N, 2) uint32: start, end in the source; equal spans: variants
     Column("others", json_type()),  # classifier that is not linear -> N logits; one that is silent throughout is absent
 )
@@ -235,7 +238,7 @@ holds = Table(
     Column("expires_at", UtcDateTime),  # when the waiting client gives up, if one waits
     Column("settled_at", UtcDateTime),
     Column("settled_by", String),
-    Column("text", Text),  # what was released, where it is not the source
+    Column("text", SealedText),  # what was released, where it is not the source
     Index(None, "community", "status", "created_at"),
 )
 
@@ -253,7 +256,7 @@ events = Table(
     Column("decision_id", String, index=True),
     Column("subject", String),  # id of the row that it speaks of
     Column("details", json_type(), nullable=False),  # facts; texts as {"sha256", "length"}
-    Column("salt", String, nullable=False),  # of the digests in details; '' once erased
+    Column("salt", SealedString, nullable=False),  # of the digests in details; '' once erased
     Column("previous_hash", String, nullable=False),
     Column("hash", String, nullable=False),
     UniqueConstraint("community", "sequence"),
@@ -277,8 +280,8 @@ reviews = Table(
     Column("decision_id", String, ForeignKey("decisions.id"), nullable=False, index=True),
     Column("reviewer", String, nullable=False),
     Column("verdict", String, nullable=False),  # uphold | overturn | edit | prefer | escalate | comment
-    Column("comment", Text, nullable=False),
-    Column("edited_text", Text),  # for `edit`
+    Column("comment", SealedText, nullable=False),
+    Column("edited_text", SealedText),  # for `edit`
     Column("preferred", Integer),  # position in rewrites, for `prefer`
     Column("over", Integer),  # the position that it was preferred to
     Column("created_at", UtcDateTime, nullable=False),
@@ -291,9 +294,9 @@ appeals = Table(
     Column("id", String, primary_key=True),  # the ticket that the user holds
     Column("decision_id", String, ForeignKey("decisions.id"), nullable=False, index=True),
     Column("appellant", String, nullable=False),
-    Column("statement", Text, nullable=False),
+    Column("statement", SealedText, nullable=False),
     Column("status", String, nullable=False),  # open | granted | refused | withdrawn
-    Column("answer", Text),
+    Column("answer", SealedText),
     Column("answered_by", String),
     Column("created_at", UtcDateTime, nullable=False),
     Column("answered_at", UtcDateTime),

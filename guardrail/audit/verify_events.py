@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Table, select
 from guardrail.audit import chain
 from guardrail.audit.escaping import unescape
 from guardrail.audit.events import TEXTS, plain
+from guardrail.audit.sealing import Locked
 from guardrail.audit.tables import appeals, decisions, event_heads, events, holds, labels, reviews
 from guardrail.audit.verify_types import ChainReport, Problem, gap
 
@@ -54,12 +55,13 @@ class _Expected:
 
 
 def verify_events(
-    connection: Connection, wanted: Sequence[str] | None = None
+    connection: Connection, wanted: Sequence[str] | None, sealed: Counter[str]
 ) -> tuple[list[ChainReport], list[Problem], dict[str, Erased]]:
     """Verify the event chains of some communities, or of all and with them all rows that events speak of.
 
     Args:
         wanted: stored names of communities; None: all.
+        sealed: counts the texts, by the id of a key that is not configured, that could not be compared with their digests.
     """
     heads = {row.community: row for row in connection.execute(select(event_heads))}
     known = set(heads) | set(connection.scalars(select(events.c.community).distinct()))
@@ -72,7 +74,7 @@ def verify_events(
         report, found = _chain(connection, name, heads.get(name), erased[name], expected)
         reports.append(report)
         problems += found
-    problems += _rows(connection, expected, erased, whole=wanted is None)
+    problems += _rows(connection, expected, erased, sealed, whole=wanted is None)
     return reports, problems, erased
 
 
@@ -147,7 +149,11 @@ def _slices(connection: Connection, community: str) -> Iterator[Mapping[Any, Any
 
 
 def _rows(
-    connection: Connection, expected: dict[tuple[str, str], _Expected], erased: Mapping[str, Erased], whole: bool
+    connection: Connection,
+    expected: dict[tuple[str, str], _Expected],
+    erased: Mapping[str, Erased],
+    sealed: Counter[str],
+    whole: bool,
 ) -> Iterator[Problem]:
     """Compare the rows with what their events say. Without all communities' events, unknown rows say nothing."""
     seen = set()
@@ -161,7 +167,7 @@ def _rows(
                 if whole and (table is not holds or row["status"] != "held"):
                     yield Problem("inserted", None, None, row[key], f"no event speaks of this row of {name}")
             else:
-                yield from _compare(name, dict(row), one, row[key])
+                yield from _compare(name, dict(row), one, row[key], sealed)
     for name, key in sorted(set(expected) - seen):
         community, sequence, event_id = expected[name, key].where
         if _retired(connection, event_id, erased):
@@ -177,12 +183,15 @@ def _retired(connection: Connection, event_id: str, erased: Mapping[str, Erased]
     return connection.scalar(select(decisions.c.id).where(decisions.c.id == row.decision_id)) is None
 
 
-def _compare(name: str, row: dict[str, Any], one: _Expected, key: str) -> Iterator[Problem]:
+def _compare(name: str, row: dict[str, Any], one: _Expected, key: str, sealed: Counter[str]) -> Iterator[Problem]:
     community, sequence, _ = one.where
     for column, recorded in one.columns.items():
         value = row[column]
         if column in TEXTS[name] and isinstance(recorded, dict):
-            good = _same_text(value, recorded, one.salts[column])
+            salt = one.salts[column]
+            missing = [text.key for text in (value, salt) if isinstance(text, Locked) and not text.damaged][:1]
+            sealed.update(missing)
+            good = bool(missing) or _same_text(value, recorded, salt)
         else:
             good = plain(value) == recorded
         if not good:
@@ -193,4 +202,6 @@ def _compare(name: str, row: dict[str, Any], one: _Expected, key: str) -> Iterat
 def _same_text(value: str | None, recorded: dict[str, Any], salt: str) -> bool:
     if not salt:  # erased
         return not value
+    if isinstance(salt, Locked):  # damaged
+        return False
     return value is not None and chain.digest(salt, value) == f"sha256:{recorded['sha256']}"

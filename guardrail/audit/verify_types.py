@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 __all__ = ["ChainReport", "Problem", "Verification", "gap"]
 
@@ -34,11 +35,17 @@ class ChainReport:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What `verify` found."""
+    """What `verify` found.
+
+    Attributes:
+        sealed: id of a key that is not configured -> rows whose texts could therefore not be compared with their digests.
+            Everything else of them was verified: the chain does not need the key.
+    """
 
     chains: tuple[ChainReport, ...]
     problems: tuple[Problem, ...]
     events: tuple[ChainReport, ...] = ()
+    sealed: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:

@@ -146,6 +146,7 @@ def verify(
                 "chains": found.chains,
                 "events": found.events,
                 "problems": found.problems,
+                "sealed": found.sealed,
             }
         )
     else:

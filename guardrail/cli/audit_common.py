@@ -49,7 +49,8 @@ def opened(url: str | None, config: Any) -> Iterator[AuditStore]:
     """The store that `--url` or the settings name; it must exist."""
     from guardrail.audit.store import open_store
 
-    store = open_store(url or open_settings(config).audit.url, create=False)
+    settings = open_settings(config).audit
+    store = open_store(url or settings.url, create=False, encryption_key=settings.encryption_key)
     try:
         yield store
     finally:

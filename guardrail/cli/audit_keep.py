@@ -1,11 +1,11 @@
-"""`guardrail audit checkpoint`, `erase`, `retain` and `spool`: what must be kept, what must not, what waits."""
+"""`guardrail audit checkpoint`, `erase`, `retain`, `rekey` and `spool`: what must be kept, what must not, what waits."""
 
 from __future__ import annotations
 
 import getpass
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,7 @@ from guardrail.cli.common import (
     JsonOption,
     console,
     emit_json,
+    error_console,
     handled,
     note,
     open_settings,
@@ -35,6 +36,7 @@ def register(app: typer.Typer) -> None:
     app.command()(erase)
     app.command()(retain)
     app.command()(spool)
+    app.command()(rekey)
 
 
 @handled
@@ -119,26 +121,48 @@ def erase(
 def retain(
     keep_text: Annotated[int | None, typer.Option(min=1, help="Days; default: audit.keep_text.")] = None,
     keep_decisions: Annotated[int | None, typer.Option(min=1, help="Days; default: audit.keep_decisions.")] = None,
+    keep_appeals: Annotated[int | None, typer.Option(min=1, help="Days; default: audit.keep_appeals.")] = None,
+    keep_access: Annotated[int | None, typer.Option(min=1, help="Days; default: review.keep_access.")] = None,
+    keep_exposure: Annotated[int | None, typer.Option(min=1, help="Days; default: review.keep_exposure.")] = None,
     url: UrlOption = None,
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Erase texts and delete decisions that are older than they may be; for a daily job.
+    """Erase texts, delete decisions, and forget who saw what, where they are older than they may be; for a daily job.
 
-    Decisions with an open appeal, and drafts that wait for a person, are left alone.
+    Sessions of the review pages that have ended are deleted too. Decisions with an open appeal, and drafts that wait for a
+    person, are left alone.
     """
     from guardrail.audit.erasure import retain as retain_texts
+    from guardrail.review.keeping import forget
 
-    settings = open_settings(config).audit
-    texts, decisions = keep_text or settings.keep_text, keep_decisions or settings.keep_decisions
-    if texts is None and decisions is None:
-        raise InputError("Nothing is limited in time: set audit.keep_text or audit.keep_decisions, or pass an option.")
+    settings = open_settings(config)
+    audit, review = settings.audit, settings.review
+    kept: dict[str, Any] = {
+        "keep_text": keep_text or audit.keep_text,
+        "keep_decisions": keep_decisions or audit.keep_decisions,
+        "keep_appeals": keep_appeals or audit.keep_appeals,
+    }
+    seen: dict[str, Any] = {
+        "keep_access": keep_access or review.keep_access,
+        "keep_exposure": keep_exposure or review.keep_exposure,
+    }
+    if not any((kept | seen).values()):
+        raise InputError(
+            "Nothing is limited in time: set audit.keep_text, audit.keep_decisions, audit.keep_appeals, review.keep_access "
+            "or review.keep_exposure, or pass an option."
+        )
     with opened(url, config) as store:
-        done = retain_texts(store, keep_text=texts, keep_decisions=decisions)
+        done = retain_texts(store, **kept)
+        forgotten = forget(store, **seen)
     if json:
-        emit_json(done)
+        emit_json({**asdict(done), **asdict(forgotten)})
     else:
-        note(f"The texts of {done.texts} decisions were erased, {done.decisions} decisions were deleted.")
+        note(
+            f"The texts of {done.texts} decisions and of {done.appeals} appeals were erased, {done.decisions} decisions were "
+            f"deleted; {forgotten.access} lines of the access log, {forgotten.exposure} daily counts, "
+            f"{forgotten.sessions} sessions and {forgotten.tokens} API tokens were deleted."
+        )
 
 
 @handled
@@ -168,3 +192,27 @@ def spool(
             note("Nothing waits.")
     if drain and waiting:
         raise typer.Exit(ExitCode.FAILURE)
+
+
+@handled
+def rekey(
+    url: UrlOption = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Encrypt every stored text under the first key of audit.encryption_key, those of the time before it as well.
+
+    To change a key: put the new one before the old one, run this, then take the old one away.
+    """
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from guardrail.audit.rekey import rekey as seal_anew
+
+    columns = (SpinnerColumn(), TextColumn("{task.completed} rows encrypted"), TimeElapsedColumn())
+    with opened(url, config) as store, Progress(*columns, console=error_console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        count = seal_anew(store, lambda done: bar.advance(task, done))
+    if json:
+        emit_json({"rows": count})
+    else:
+        note(f"{count} rows were encrypted.")

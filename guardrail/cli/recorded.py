@@ -33,6 +33,7 @@ _COLOUR = {
 }
 _SHORT = 80  # code points of a delivered text in a table
 _NOT_STORED = Text("(not stored)", style="dim")
+_SEALED = Text("[encrypted]", style="dim")
 
 
 # ------------------------------------------------------------------------------------------------------ for programs
@@ -84,7 +85,7 @@ def decisions_table(decisions: Sequence[StoredDecision]) -> Table:
             Text(f"{printable(decision.community)}\n{decision.stage.value}"),
             Text.assemble(_state(decision), "\n", decision.action.value),
             Text(f"{decision.risk:.2f}\n{rules}"),
-            _short(decision.delivered_text),
+            _short(decision.delivered_text) if not decision.locked else _SEALED,
             printable(decision.id[:8]),
         )
     return table
@@ -143,6 +144,8 @@ def _facts(decision: StoredDecision) -> Table:
     ]
     if decision.note:
         rows.append(("note", Text(printable(decision.note))))
+    if decision.locked:
+        rows.append(("texts", Text(decision.locked, style="yellow")))
     rows += [
         (f"failure of {printable(name)}", Text(printable(why), style="red")) for name, why in decision.failures.items()
     ]
@@ -265,6 +268,14 @@ def verification_view(found: Verification) -> Group:
             ]
         )
         parts.append(Text.assemble((f"{problem.kind}: ", "bold red"), f"{where}: {problem.detail}"))
+    for key, count in found.sealed.items():
+        parts.append(
+            Text(
+                f"{count:,} texts are encrypted with the key {key}, which is not configured: they were not compared with their "
+                "digests. Add the key to GUARDRAIL_AUDIT_ENCRYPTION_KEY.",
+                style="yellow",
+            )
+        )
     if found.ok:
         parts.append(Text(f"{found.decisions:,} decisions verified: every row is as it was written.", style="green"))
     else:

@@ -103,7 +103,7 @@ def _password() -> str:
 def _require_packages() -> None:
     from importlib.util import find_spec
 
-    for package in ("fastapi", "jinja2", "uvicorn", "argon2", "cryptography"):
+    for package in ("fastapi", "jinja2", "uvicorn", "argon2"):
         if find_spec(package) is None:
             raise MissingDependencyError(package, extra="review", purpose="The review pages")
 
@@ -111,7 +111,8 @@ def _require_packages() -> None:
 def _open(settings: Settings) -> AuditStore:
     from guardrail.audit.store import open_store
 
-    return open_store(settings.audit.url, store_text=settings.audit.store_text)
+    audit = settings.audit
+    return open_store(audit.url, store_text=audit.store_text, encryption_key=audit.encryption_key)
 
 
 def make_desk(store: AuditStore, settings: Settings) -> Desk:
@@ -119,13 +120,12 @@ def make_desk(store: AuditStore, settings: Settings) -> Desk:
     from datetime import timedelta
 
     from guardrail.review.desk import Desk
-    from guardrail.review.keys import Seal, Signer
+    from guardrail.review.keys import Signer
 
     chosen = settings.review
     return Desk(
         store,
         signer=Signer(chosen.secret),
-        seal=Seal(chosen.encryption_key),
         encode=_encoder(settings),
         session_lasts=timedelta(hours=chosen.session_hours),
         secure=chosen.https if chosen.https is not None else not _loopback(chosen.host),

@@ -24,6 +24,7 @@ from sqlalchemy import Connection, Text, cast, select, type_coerce
 from guardrail.assembly import Assembly
 from guardrail.audit.escaping import unescape
 from guardrail.audit.query import Filters
+from guardrail.audit.sealing import must_be_open
 from guardrail.audit.tables import decisions, embeddings, reviews
 from guardrail.policy.bundle import MAX_LOGIT
 from guardrail.types import Action, Passage, Stage
@@ -192,6 +193,10 @@ def _chunks(connection: Connection, filters: Filters, limit: int | None) -> Iter
         yield from result.partitions(CHUNK)
 
 
+def _text_of(row: Any) -> str:
+    return unescape(must_be_open(row.source_text, f"the text of decision {row.id!r}") or "")
+
+
 @lru_cache(maxsize=4096)
 def _parsed(text: str) -> Any:
     return json.loads(text)
@@ -231,9 +236,7 @@ class _Decider:
         self, rows: Sequence[Any], after: Sequence[int], risks: Floats, skipped: Sequence[str], count: int
     ) -> list[tuple[bool, float]]:
         """Judge some rows again from their texts: (same action?, difference of risk)."""
-        able = [p for p, row in enumerate(rows) if not skipped[p] and row.vectors is not None and row.source_text][
-            :count
-        ]
+        able = [p for p, row in enumerate(rows) if not skipped[p] and row.vectors and row.source_text][:count]
         exact = self._from_texts([rows[place] for place in able])
         return [
             (after[place] == severity, abs(float(risks[place]) - risk))
@@ -245,8 +248,8 @@ class _Decider:
         if row.state == "not_scanned":
             return "not a text, or not scanned"
         needed = self._needed[row.stage]
-        if row.vectors is None:
-            return "no embedding is stored"
+        if not row.vectors:
+            return "no embedding is stored" if row.vectors is None else "its embedding is damaged"
         if needed & self._linear and row.encoder != self._assembly.encoder_sha256:
             return "its embedding is of another encoder"
         if row.failures != "{}" and needed & set(_parsed(row.failures)):
@@ -307,7 +310,7 @@ class _Decider:
     def _from_texts(self, rows: Sequence[Any]) -> list[tuple[int, float, str]]:
         found = []
         for start in range(0, len(rows), 64):
-            passages = [Passage(unescape(row.source_text), Stage(row.stage)) for row in rows[start : start + 64]]
+            passages = [Passage(_text_of(row), Stage(row.stage)) for row in rows[start : start + 64]]
             for verdict in self._assembly.judge.judge(passages):
                 judged = verdict.judgement
                 rule = max(judged.rules, key=lambda name: judged.rules[name], default="")

@@ -51,16 +51,17 @@ def reproduce(store: AuditStore, found: StoredDecision, settings: Settings, curr
         current: the policy of that name as it is now; lends the files that the recorded one names by their hash.
 
     Raises:
-        ConfigurationError: the text is not on record, or the policy of that revision cannot be put together.
+        ConfigurationError: the text is not on record or cannot be decrypted, or the policy of that revision cannot be put together.
     """
-    if found.source_text is None:
+    text = found.readable().source_text
+    if text is None:
         raise ConfigurationError(f"decision {found.id!r} cannot be reproduced: its text is not stored, or was erased")
     if found.masked:
         raise ConfigurationError(f"decision {found.id!r} cannot be reproduced: personal data was masked in its text")
     policy = policy_at(store, found.revision, current)
     guard = Guardrail(policy, settings=settings, community=found.community, audit=store)
     seeds = [one.seed for one in (found.rewrite, *found.candidates) if one is not None and one.seed is not None]
-    passage = Passage(found.source_text, found.stage)
+    passage = Passage(text, found.stage)
     if "cannot be rewritten without breaking it" in found.note:
         passage = replace(passage, editable=False)
     made = guard.rewrite_many([passage], seed=seeds[0] if seeds else None)[0]

@@ -19,7 +19,7 @@ __all__ = ["appeal", "file_appeal", "hold", "reasons", "waiting", "withdraw_appe
 
 def _appeal(visit: Visit, ticket: str) -> dict[str, Any]:
     with reading(visit.desk.store) as connection:
-        found = appeals.appeal_of(connection, visit.desk, ticket)
+        found = appeals.appeal_of(connection, ticket)
     if found is None:
         raise Denied(404, "there is no such appeal")
     return {
@@ -65,7 +65,7 @@ def reasons(visit: Visit) -> Response:
     with reading(visit.desk.store) as connection:
         rules = visit.desk.policies.rules(connection, found.revision)
         item = queue.item_of(connection, found.id)
-        people = [one.reviewer for one in verdicts.opinions(connection, visit.desk, found.id)]
+        people = [one.reviewer for one in verdicts.opinions(connection, found.id)]
     made = statement(found, rules, outcome=item.outcome if item else None, people=people)
     sections = [{"heading": heading, "text": body} for heading, body in made.sections]
     return document({"decision": found.id, "sections": sections, "text": made.text})

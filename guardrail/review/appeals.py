@@ -55,7 +55,7 @@ def file(desk: Desk, decision_id: str, appellant: str, statement: str) -> str:
         open_ = select(appeals.c.id).where(mine, appeals.c.status == "open")
         if change.connection.scalar(open_) is not None:
             raise ConfigurationError("an appeal of this user against this decision is open already")
-        ticket = change.appeal(decision_id, appellant=appellant, statement=desk.seal.close(statement))
+        ticket = change.appeal(decision_id, appellant=appellant, statement=statement)
         ensure(change.connection, desk.policies, decision_id, "appeal")
         return ticket
 
@@ -72,14 +72,14 @@ def answer(desk: Desk, ticket: str, status: str, text: str, by: str) -> None:
     if not 1 <= len(text) <= LONGEST:
         raise ConfigurationError(f"an answer has 1 to {LONGEST} characters: the user is owed a reason")
     with People(desk.store).change() as change:
-        found = appeal_of(change.connection, desk, ticket)
+        found = appeal_of(change.connection, ticket)
         if found is None:
             raise ConfigurationError("there is no such appeal")
-        said = opinions(change.connection, desk, found.decision_id)
+        said = opinions(change.connection, found.decision_id)
         before = {one.reviewer for one in said if one.verdict in DECIDING and one.created_at < found.created_at}
         if by in before:
             raise ConfigurationError("you took part in the decision that is appealed: somebody else has to answer")
-        change.answer(ticket, status=status, answer=desk.seal.close(text), answered_by=by)
+        change.answer(ticket, status=status, answer=text, answered_by=by)
 
 
 def withdraw(desk: Desk, ticket: str, by: str) -> None:
@@ -92,19 +92,19 @@ def withdraw(desk: Desk, ticket: str, by: str) -> None:
         change.answer(ticket, status="withdrawn", answer="", answered_by=by)
 
 
-def appeal_of(connection: Connection, desk: Desk, ticket: str) -> Appeal | None:
+def appeal_of(connection: Connection, ticket: str) -> Appeal | None:
     """The appeal of a ticket."""
     row = connection.execute(select(appeals).where(appeals.c.id == identifier(ticket))).mappings().first()
-    return None if row is None else _appeal(row, desk)
+    return None if row is None else _appeal(row)
 
 
-def appeals_on(connection: Connection, desk: Desk, decision_id: str) -> list[Appeal]:
+def appeals_on(connection: Connection, decision_id: str) -> list[Appeal]:
     """All appeals against a decision, oldest first."""
     query = select(appeals).where(appeals.c.decision_id == identifier(decision_id)).order_by(appeals.c.created_at)
-    return [_appeal(row, desk) for row in connection.execute(query).mappings()]
+    return [_appeal(row) for row in connection.execute(query).mappings()]
 
 
-def page(connection: Connection, desk: Desk, community: str, status: str) -> list[Appeal]:
+def page(connection: Connection, community: str, status: str) -> list[Appeal]:
     """Appeals of one status: open ones oldest first (they wait longest), others newest first.
 
     Raises:
@@ -120,12 +120,12 @@ def page(connection: Connection, desk: Desk, community: str, status: str) -> lis
         .order_by(order)
         .limit(PAGE)
     )
-    return [_appeal(row, desk) for row in connection.execute(query).mappings()]
+    return [_appeal(row) for row in connection.execute(query).mappings()]
 
 
-def _appeal(row: Mapping[Any, Any], desk: Desk) -> Appeal:
-    reply = None if row["answer"] is None else desk.seal.open(unescape(row["answer"]))
+def _appeal(row: Mapping[Any, Any]) -> Appeal:
+    reply = None if row["answer"] is None else unescape(row["answer"])
     by = None if row["answered_by"] is None else unescape(row["answered_by"])
-    statement = desk.seal.open(unescape(row["statement"]))
+    statement = unescape(row["statement"])
     return Appeal(row["id"], unescape(row["decision_id"]), unescape(row["appellant"]), statement, row["status"], reply, by,
                   row["created_at"], row["answered_at"])  # fmt: skip

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from guardrail.audit.store import AuditStore
-from guardrail.review.keys import Seal, Signer
+from guardrail.review.keys import Signer
 from guardrail.review.passwords import Passwords
 from guardrail.review.policies import Policies
 
@@ -30,7 +30,6 @@ class Desk:
 
     store: AuditStore
     signer: Signer = field(default_factory=Signer)
-    seal: Seal = field(default_factory=Seal)
     passwords: Passwords = field(default_factory=Passwords)
     policies: Policies = field(default_factory=Policies)
     encode: Encode | None = None

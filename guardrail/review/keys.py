@@ -1,7 +1,5 @@
-"""Keys, and what is made of them: signed cookies, form tokens, sealed texts.
-
-Two keys, neither of which is ever written down by guardrail: `review.secret` signs cookies and forms, `review.encryption_key`
-seals what people write. Without the first, one is made when the process starts: sessions end with it.
+"""What is made of `review.secret`: signed cookies and form tokens. Without it a secret is made when the process starts:
+sessions end with it. It is never written down by guardrail.
 """
 
 from __future__ import annotations
@@ -11,14 +9,9 @@ import hashlib
 import hmac
 import secrets
 
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
-
 from guardrail.errors import ConfigurationError
 
-__all__ = ["Seal", "Signer", "digest", "new_token"]
-
-_SEALED = "sealed:v1:"
-UNREADABLE = "[sealed with a key that is not configured]"
+__all__ = ["Signer", "digest", "new_token"]
 
 
 def new_token() -> str:
@@ -67,42 +60,3 @@ class Signer:
         """The value of `sign`; None where the signature is not ours."""
         value, dot, mark = signed.rpartition(".")
         return value if dot and self.genuine(value, mark, purpose) else None
-
-
-class Seal:
-    """Encrypts texts at rest (Fernet: AES-128-CBC with HMAC-SHA-256), if there is a key.
-
-    Args:
-        keys: Fernet keys, comma separated; the first seals, all of them open, so that a key can be changed.
-
-    Raises:
-        ConfigurationError: not a Fernet key.
-    """
-
-    def __init__(self, keys: str | None = None) -> None:
-        self._fernet: MultiFernet | None = None
-        if keys:
-            try:
-                self._fernet = MultiFernet([Fernet(key.strip()) for key in keys.split(",")])
-            except ValueError:  # the cause may quote the key: it is left out
-                raise ConfigurationError(
-                    "review.encryption_key is not a Fernet key (32 bytes, base64). Make one with: "
-                    'python -c "from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())"'
-                ) from None
-
-    def close(self, text: str) -> str:
-        """The sealed text; the text itself where no key is configured."""
-        if self._fernet is None or not text:
-            return text
-        return _SEALED + self._fernet.encrypt(text.encode("utf-8", "surrogatepass")).decode()
-
-    def open(self, stored: str) -> str:
-        """The text again. What was stored without a seal is returned as it is."""
-        if not stored.startswith(_SEALED):
-            return stored
-        if self._fernet is None:
-            return UNREADABLE
-        try:
-            return self._fernet.decrypt(stored.removeprefix(_SEALED)).decode("utf-8", "surrogatepass")
-        except InvalidToken:
-            return UNREADABLE

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, exists, func, or_, select, update
+from sqlalchemy import Connection, Text, case, exists, func, or_, select, type_coerce, update
 
 from guardrail.audit.escaping import identifier, unescape
+from guardrail.audit.sealing import SealedText, sealed
 from guardrail.audit.tables import decisions, holds, reviews
 from guardrail.errors import ConfigurationError
 from guardrail.review import tables
@@ -110,10 +111,13 @@ def page(
 
 
 def excerpts(connection: Connection, ids: Sequence[str]) -> dict[str, str]:
-    """The beginnings of some decisions' drafts, for a list; no more than that is read of a draft of a megabyte."""
+    """The beginnings of some decisions' drafts, for a list; no more than that is read of a draft of a megabyte, unless it is
+    sealed."""
     table = decisions
     keys = [identifier(key) for key in ids]
-    query = select(table.c.id, func.substr(table.c.source_text, 1, 400)).where(table.c.id.in_(keys))
+    text = type_coerce(table.c.source_text, Text)
+    beginning = case((sealed(text), text), else_=func.substr(text, 1, 400))
+    query = select(table.c.id, type_coerce(beginning, SealedText())).where(table.c.id.in_(keys))
     return {unescape(key): shorten(unescape(text)) for key, text in connection.execute(query) if text is not None}
 
 

@@ -74,6 +74,8 @@ OUTCOMES = {
 }
 
 
+LOCKED = "The key that encrypts this text is not configured here. Whoever runs these pages can add it."
+
 _UNSHOWABLE = re.compile("[\x00\ud800-\udfff]")  # HTML has no NUL, UTF-8 no lone surrogate
 
 
@@ -126,7 +128,11 @@ def environment() -> Environment:
     )
     made.filters.update(ago=ago, clock=clock, number=number, words=lambda name: str(name).replace("_", " "))
     made.globals.update(
-        asset=lambda name: f"/static/{name}?v={static(name)[1]}", STATES=STATES, REASONS=REASONS, OUTCOMES=OUTCOMES
+        asset=lambda name: f"/static/{name}?v={static(name)[1]}",
+        STATES=STATES,
+        REASONS=REASONS,
+        OUTCOMES=OUTCOMES,
+        LOCKED=LOCKED,
     )
     return made
 

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, select
 
 from guardrail.audit.escaping import identifier, unescape
 from guardrail.audit.evidence import similar
+from guardrail.audit.sealing import locked
 from guardrail.audit.tables import decisions
 from guardrail.review import tables
 from guardrail.review.desk import Desk, Encode
@@ -70,8 +71,8 @@ class Neighbours:
             .limit(_COMPARED)
         )
         own = connection.scalar(select(table.c.source_text).where(table.c.id == mine))
-        texts = {row.id: row.source_text for row in connection.execute(reviewed)}
-        if own is None or not texts:
+        texts = {row.id: row.source_text for row in connection.execute(reviewed) if not locked(row.source_text)}
+        if own is None or locked(own) or not texts:
             return []
         vectors = self._embed(encode, {mine: own, **texts})
         scores = [(unescape(key), float(vectors[mine] @ vectors[key])) for key in texts]

@@ -66,15 +66,15 @@ class Opinion:
     created_at: datetime
 
 
-def opinions(connection: Connection, desk: Desk, decision_id: str) -> list[Opinion]:
+def opinions(connection: Connection, decision_id: str) -> list[Opinion]:
     """All reviews of a decision, oldest first."""
     query = select(reviews).where(reviews.c.decision_id == identifier(decision_id)).order_by(reviews.c.created_at)
-    return [_opinion(row, desk) for row in connection.execute(query).mappings()]
+    return [_opinion(row) for row in connection.execute(query).mappings()]
 
 
-def _opinion(row: Any, desk: Desk) -> Opinion:
+def _opinion(row: Any) -> Opinion:
     edited = None if row["edited_text"] is None else unescape(row["edited_text"])
-    comment, reviewer = desk.seal.open(unescape(row["comment"])), unescape(row["reviewer"])
+    comment, reviewer = unescape(row["comment"]), unescape(row["reviewer"])
     names = ("id", "verdict", "preferred", "over", "created_at")
     return Opinion(reviewer=reviewer, comment=comment, edited_text=edited, **{name: row[name] for name in names})
 
@@ -93,13 +93,13 @@ def decide(desk: Desk, decision_id: str, given: Given) -> Item:
         raise ConfigurationError("write the text that should be delivered, or choose another verdict")
     with People(desk.store).change() as change:
         item = ensure(change.connection, desk.policies, decision_id, "asked")
-        earlier = _votes(change.connection, desk, item)
+        earlier = _votes(change.connection, item)
         _refuse(item, given, earlier)
         review = change.review(
             decision_id,
             reviewer=given.reviewer,
             verdict=given.verdict,
-            comment=desk.seal.close(given.comment),
+            comment=given.comment,
             edited_text=given.edited_text if given.verdict == "edit" else None,
         )
         status, outcome = _next(item, given, earlier)
@@ -113,9 +113,9 @@ def decide(desk: Desk, decision_id: str, given: Given) -> Item:
         return ensure(change.connection, desk.policies, decision_id, "asked")
 
 
-def _votes(connection: Connection, desk: Desk, item: Item) -> list[Opinion]:
+def _votes(connection: Connection, item: Item) -> list[Opinion]:
     """The deciding reviews since the item was last opened: as many as its status says."""
-    found = [one for one in opinions(connection, desk, item.decision_id) if one.verdict in DECIDING]
+    found = [one for one in opinions(connection, item.decision_id) if one.verdict in DECIDING]
     if item.status == "second":
         return found[-1:]
     return found[-2:] if item.status == "split" else []

@@ -106,7 +106,7 @@ def gather(connection: Connection, desk: Desk, decision: StoredDecision, reader:
     after = decision.delivered_text or ""
     gone, new = diff.compare(before, after) if decision.altered and not decision.withheld else ((), ())
     objected = [(reason.rule, span) for reason in decision.reasons for span in reason.spans]
-    said = opinions(connection, desk, decision.id)
+    said = opinions(connection, decision.id)
     shown = _unbiased(said, item, reader)
     return View(
         decision=decision,
@@ -120,7 +120,7 @@ def gather(connection: Connection, desk: Desk, decision: StoredDecision, reader:
         turns=_turns(connection, decision),
         opinions=shown,
         hidden=len(said) - len(shown),
-        appeals=appeals_on(connection, desk, decision.id),
+        appeals=appeals_on(connection, decision.id),
         labels=_labels(connection, decision.id),
         names=sorted({*decision.rules, *decision.scores}),
         pair=_pair(decision, said, reader),

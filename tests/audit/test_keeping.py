@@ -20,7 +20,7 @@ from guardrail.audit.evidence import similar, spans_of, vectors_of
 from guardrail.audit.masking import BLANK, Masker
 from guardrail.audit.people import People
 from guardrail.audit.store import AuditStore, open_store
-from guardrail.audit.tables import chain_heads, decisions, embeddings, events
+from guardrail.audit.tables import appeals, chain_heads, decisions, embeddings, events
 from guardrail.errors import ConfigurationError
 from guardrail.policy import Policy
 from guardrail.types import Candidate, Decision, Evidence
@@ -347,3 +347,30 @@ def test_a_clock_that_goes_backwards(store: AuditStore, policy: Policy, decide: 
     places = {one.id: one.sequence for one in store.list().items}
     assert places == {"a": 1, "b": 2, "c": 3}  # the chain knows what came after what
     assert store.verify().ok
+
+
+def test_answered_appeals_lose_their_texts_and_open_ones_keep_them(
+    store: AuditStore, policy: Policy, decide: Make
+) -> None:
+    made = [decide(id=f"appealed-{number}") for number in range(3)]
+    store.record(made, policy=policy, community="gamers")
+    with People(store).change() as change:
+        tickets = [change.appeal(one.id, appellant="ann", statement=f"I have a {SECRET}.") for one in made]
+        for ticket in tickets[:2]:
+            change.answer(ticket, status="granted", answer=f"So you have a {SECRET}.", answered_by="eve")
+    later = datetime.now(UTC) + timedelta(days=31)
+    assert retain(store, keep_appeals=30, now=datetime.now(UTC)) == Retained()
+    assert retain(store, keep_appeals=30, now=later) == Retained(appeals=2)
+    assert retain(store, keep_appeals=30, now=later) == Retained()
+    with store.engine.connect() as connection:
+        rows = {row.id: row for row in connection.execute(select(appeals))}
+    assert [(rows[key].appellant, rows[key].statement, rows[key].answer) for key in tickets[:2]] == [("", "", "")] * 2
+    assert {rows[key].status for key in tickets[:2]} == {"granted"}
+    assert rows[tickets[2]].statement == f"I have a {SECRET}."
+    found = store.get("appealed-0")
+    assert found is not None
+    assert found.source_text is not None  # the decision's own text is another matter
+    assert store.verify().ok, store.verify().problems
+    with store.engine.begin() as connection:
+        connection.execute(update(appeals).where(appeals.c.id == tickets[0]).values(statement="Forged."))
+    assert [one.id for one in store.verify().problems] == [tickets[0]]

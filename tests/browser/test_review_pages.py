@@ -71,7 +71,7 @@ def test_a_queue_is_worked_through_by_keyboard(site: Any, visit: Visit) -> None:
     expect(page.get_by_role("heading", name="gamers")).to_be_visible()
     assert {first, second} < set(keys)
     with reading(site.desk.store) as connection:
-        assert opinions(connection, site.desk, first)[0].comment == "u o e: typed, not pressed"
+        assert opinions(connection, first)[0].comment == "u o e: typed, not pressed"
 
 
 def test_severe_text_is_blurred_until_asked_for(site: Any, visit: Visit) -> None:

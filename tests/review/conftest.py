@@ -152,7 +152,7 @@ class Office:
 
     def reviews(self, decision_id: str) -> list[Opinion]:
         with reading(self.store) as connection:
-            return opinions(connection, self.desk, decision_id)
+            return opinions(connection, decision_id)
 
     def fill(self) -> int:
         return fill(self.store, self.desk.policies, COMMUNITY)

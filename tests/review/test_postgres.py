@@ -8,18 +8,20 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import make_url, select
 
 from guardrail.audit import migrate
 from guardrail.audit.holds import look
 from guardrail.audit.store import AuditStore, open_store
 from guardrail.policy import Policy
-from guardrail.review import accounts, limits
-from guardrail.review.database import writing
+from guardrail.review import accounts, limits, tables
+from guardrail.review.database import reading, writing
+from guardrail.review.keeping import forget
 from guardrail.review.passwords import Passwords
 from guardrail.review.verdicts import Conflict, Given, decide
 
@@ -101,3 +103,15 @@ def test_a_limit_counts_tries_that_come_at_once(office: Any) -> None:
         thread.join(30)
     assert len(waits) == 9
     assert sum(wait is None for wait in waits) == limit.times
+
+
+def test_the_access_log_is_forgotten_in_time(office: Any) -> None:
+    office.browser("viewer").read(office.rewritten())
+    with reading(office.store) as connection:
+        before = len(connection.execute(select(tables.access_log.c.id)).all())
+    assert before > 0
+    assert forget(office.store, keep_access=30, keep_exposure=30).access == 0
+    done = forget(office.store, keep_access=30, keep_exposure=30, now=datetime.now(UTC) + timedelta(days=400))
+    assert done.access == before
+    assert done.exposure >= 1
+    assert done.sessions >= 1

@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 from argon2 import profiles
-from cryptography.fernet import Fernet
 from sqlalchemy import select, update
 
 from guardrail.errors import ConfigurationError
 from guardrail.review import accounts, limits, tables
 from guardrail.review.database import reading, writing
-from guardrail.review.keys import UNREADABLE, Seal, Signer, digest
+from guardrail.review.keys import Signer, digest
 from guardrail.review.passwords import Passwords
 
 
@@ -202,42 +201,3 @@ def test_a_mark_is_good_for_one_purpose_and_one_key() -> None:
     assert Signer().read(Signer().sign("x", "p"), "p") is None
     with pytest.raises(ConfigurationError, match="at least 32"):
         Signer("short")
-
-
-def test_sealed_texts_open_with_an_old_key_and_with_no_other() -> None:
-    old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
-    sealed = Seal(old).close("was sie schrieb \ud83d")
-    assert "schrieb" not in sealed
-    assert Seal(f"{new},{old}").open(sealed) == "was sie schrieb \ud83d"
-    assert Seal(new).open(sealed) == UNREADABLE
-    assert Seal().open(sealed) == UNREADABLE
-    assert Seal().close("plain") == "plain"
-    assert Seal(new).open("written before there was a key") == "written before there was a key"
-    with pytest.raises(ConfigurationError) as error:
-        Seal("not-a-key-but-secret")
-    assert "secret" not in str(error.value)
-
-
-def test_comments_and_appeals_are_sealed_in_the_database(fresh: Callable[..., Any]) -> None:
-    from guardrail.audit.tables import appeals as stored_appeals
-    from guardrail.audit.tables import reviews
-    from guardrail.review import appeals
-
-    office = fresh(seal=Seal(Fernet.generate_key().decode()))
-    key = office.rewritten()
-    office.browser("moderator").post("/decision/comment", id=key, comment="a private remark")
-    ticket = appeals.file(office.desk, key, "user-1", "my private reasons")
-    office.browser("lead").post("/appeal", ticket=ticket, verdict="granted", answer="you are right")
-    with reading(office.store) as connection:
-        raw = [*connection.scalars(select(reviews.c.comment))]
-        raw += [
-            part
-            for row in connection.execute(select(stored_appeals.c.statement, stored_appeals.c.answer))
-            for part in row
-        ]
-    assert len(raw) == 3
-    assert all(text.startswith("sealed:v1:") for text in raw)
-    page = office.browser("viewer").read(key).text
-    assert "a private remark" in page
-    assert "my private reasons" in page
-    assert office.store.verify().ok

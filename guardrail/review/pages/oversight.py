@@ -24,7 +24,7 @@ def appeals_page(visit: Visit) -> Response:
     status = visit.given("status", "open")
     with reading(visit.desk.store) as connection:
         try:
-            found = appeals.page(connection, visit.desk, visit.community, status)
+            found = appeals.page(connection, visit.community, status)
         except ConfigurationError as error:
             raise Denied(400, f"{error}.") from None
     return page(visit, "appeals.html", appeals=found, chosen=status, statuses=appeals.STATUSES)
@@ -33,7 +33,7 @@ def appeals_page(visit: Visit) -> Response:
 def appeal(visit: Visit, *, status: int = 200, error: str = "") -> Response:
     """One appeal."""
     with reading(visit.desk.store) as connection:
-        found = appeals.appeal_of(connection, visit.desk, visit.ticket)
+        found = appeals.appeal_of(connection, visit.ticket)
     return page(visit, "appeal.html", status, appeal=found, error=error)
 
 

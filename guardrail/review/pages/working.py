@@ -9,6 +9,7 @@ from fastapi import Response
 
 from guardrail.audit.people import Change, People
 from guardrail.audit.query import StoredDecision
+from guardrail.audit.scan import SCANNED
 from guardrail.errors import ConfigurationError
 from guardrail.review import filling, queue, verdicts
 from guardrail.review.access import Denied, Visit
@@ -81,10 +82,12 @@ def search(visit: Visit) -> Response:
     """Decisions by words in their texts, or by the beginning of an id."""
     words = visit.given("text").strip()
     found: Sequence[StoredDecision] = ()
-    error = ""
+    error, partly = "", 0
     if words:
         try:
-            found = visit.desk.store.list(community=visit.community, text=words, limit=40).items
+            first = visit.desk.store.list(community=visit.community, text=words, limit=40)
+            found = first.items
+            partly = SCANNED if first.next and len(found) < 40 else 0
         except ConfigurationError as problem:
             error = f"{problem}."
         keys = visit.desk.store.find_ids(words, limit=5) if len(words) >= 6 else ()
@@ -97,6 +100,7 @@ def search(visit: Visit) -> Response:
         text=words,
         found=found,
         error=error,
+        partly=partly,
         severe=severe,
         shorten=shorten,
     )
@@ -158,7 +162,7 @@ def statement_of(visit: Visit) -> Response:
     with reading(visit.desk.store) as connection:
         rules = visit.desk.policies.rules(connection, found.revision)
         item = queue.item_of(connection, found.id)
-        people = [one.reviewer for one in verdicts.opinions(connection, visit.desk, found.id)]
+        people = [one.reviewer for one in verdicts.opinions(connection, found.id)]
     made = statement(found, rules, outcome=item.outcome if item else None, people=people)
     return page(visit, "statement.html", statement=made, path=decision_path(found.id))
 
@@ -206,7 +210,7 @@ def _add(visit: Visit, change: Change) -> None:
         written = _comment(visit)
         if not written:
             raise ConfigurationError("the comment is empty")
-        change.review(visit.decision_id, reviewer=name, verdict="comment", comment=visit.desk.seal.close(written))
+        change.review(visit.decision_id, reviewer=name, verdict="comment", comment=written)
     elif visit.route.path.endswith("/label"):
         value = {"yes": 1.0, "no": 0.0}.get(fields.get("value", ""))
         label_name = fields.get("name", "").strip()
