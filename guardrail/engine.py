@@ -12,7 +12,6 @@ import asyncio
 import hashlib
 import threading
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 from guardrail.errors import AuditUnavailable
 from guardrail.log import Logger
 from guardrail.policy.loader import Policy, PolicySource
+from guardrail.randomness import new_id
 from guardrail.registry import resolve
 from guardrail.settings import Settings, load_settings
 from guardrail.types import Action, Decision, Outcome, Passage, Stage, State
@@ -139,7 +139,7 @@ class Guardrail:
 
     def check_many(self, passages: Sequence[Passage]) -> list[Decision]:
         """Judge many texts in one batch; see `check`."""
-        return self._decide(passages, request_id="", repair=False)
+        return self._decide(self.assembly(), passages, request_id="", repair=False)
 
     def moderate(
         self,
@@ -161,14 +161,16 @@ class Guardrail:
             AuditUnavailable: the decisions could not be made durable; none of the texts may be delivered.
             ConfigurationError: the policy or the settings cannot be used.
         """
-        decisions = self._decide(passages, request_id=request_id or uuid.uuid4().hex, repair=True, record=True)
-        if not decisions:
-            return decisions
+        if not passages:
+            return []
+        assembly = self.assembly()
+        decisions = self._decide(assembly, passages, request_id=request_id or new_id(), repair=True, record=True)
         started = time.perf_counter()
         try:
-            policy = self.assembly().policy
             whose = {} if subject is None else {"subject": subject}
-            self.audit.record(decisions, policy=policy, community=self.community, conversation=conversation, **whose)
+            self.audit.record(
+                decisions, policy=assembly.policy, community=self.community, conversation=conversation, **whose
+            )
         except AuditUnavailable:
             raise
         except OSError as error:
@@ -208,7 +210,7 @@ class Guardrail:
 
     def rewrite_many(self, passages: Sequence[Passage], *, seed: int | None = None) -> list[Decision]:
         """`rewrite` for many outputs: judged in one batch, repaired one by one."""
-        return self._decide(passages, request_id="", repair=True, seed=seed)
+        return self._decide(self.assembly(), passages, request_id="", repair=True, seed=seed)
 
     def outcome(self, request_id: str, decisions: Sequence[Decision]) -> Outcome:
         """Gather the decisions of one logical call."""
@@ -225,6 +227,7 @@ class Guardrail:
 
     def _decide(
         self,
+        assembly: Assembly,
         passages: Sequence[Passage],
         *,
         request_id: str,
@@ -232,7 +235,6 @@ class Guardrail:
         seed: int | None = None,
         record: bool = False,
     ) -> list[Decision]:
-        assembly = self.assembly()
         scannable = [passage for passage in passages if not passage.unscanned]
         started = time.perf_counter()
         try:
@@ -259,16 +261,18 @@ class Guardrail:
         judge_ms: float,
     ) -> Decision:
         """One verdict to one decision, repairing where the action asks for it."""
-        plain = self._plain(assembly, passage, request_id)
         shadow = assembly.policy.document.mode == "shadow"
         if verdict is None:
-            plain = replace(plain, shadow=shadow, note=f"{passage.unscanned}: not a text, so it was not scanned")
+            note = f"{passage.unscanned}: not a text, so it was not scanned"
+            plain = self._plain(assembly, passage, request_id, shadow=shadow, note=note)
             if assembly.policy.document.unscanned == "block" and not shadow:
-                return self._withhold(assembly, replace(plain, action=Action.BLOCK), State.BLOCKED, plain.note)
+                return self._withhold(assembly, replace(plain, action=Action.BLOCK), State.BLOCKED, note)
             return replace(plain, state=State.NOT_SCANNED)
         judgement = verdict.judgement
-        decision = replace(
-            plain,
+        decision = self._plain(
+            assembly,
+            passage,
+            request_id,
             action=judgement.action,
             state=_STATES[judgement.action],
             risk=judgement.risk,
@@ -340,27 +344,28 @@ class Guardrail:
 
     # -- decisions -------------------------------------------------------------------------------------------------
 
-    def _plain(self, assembly: Assembly, passage: Passage, request_id: str) -> Decision:
+    def _plain(self, assembly: Assembly, passage: Passage, request_id: str, **known: Any) -> Decision:
+        """The decision on a passage: allowed and harmless but for what is `known`."""
+        text = passage.text
+        fields = {"action": Action.ALLOW, "state": State.ALLOWED, "risk": 0.0, **known}
         return Decision(
-            id=uuid.uuid4().hex,
-            action=Action.ALLOW,
-            state=State.ALLOWED,
-            risk=0.0,
+            id=new_id(),
             stage=passage.stage,
             policy=assembly.policy.name,
             revision=assembly.policy.revision,
-            text=passage.text,
-            source=passage.text,
+            text=text,
+            source=text,
             request_id=request_id,
             models=assembly.models,
             created_at=time.time(),
+            **fields,
         )
 
     def _withhold(self, assembly: Assembly, decision: Decision, state: State, note: str) -> Decision:
         return replace(decision, state=state, text=None, refusal=assembly.policy.document.refusal, note=note)
 
     def _unavailable(self, assembly: Assembly, passage: Passage, request_id: str, error: Exception) -> Decision:
-        plain = replace(self._plain(assembly, passage, request_id), action=Action.BLOCK, risk=1.0)
+        plain = self._plain(assembly, passage, request_id, action=Action.BLOCK, risk=1.0)
         return self._withhold(
             assembly, plain, State.BLOCKED_UNAVAILABLE, f"could not be judged: {type(error).__name__}: {error}"
         )

@@ -100,6 +100,9 @@ class Judge:
             stage: frozenset(name for rule in bundle.policy.document.rules_at(stage).values() for name in rule.weights)
             for stage in Stage
         }
+        asking = {*bundle.heads, *self._second, *self._deciding}
+        self._plain = frozenset(stage for stage, needed in self._needed.items() if asking.isdisjoint(needed))
+        self._silence: dict[Stage, Verdict] = {}  # the verdict on a text in which nothing was found
 
     def judge(self, passages: Sequence[Passage], *, keep_vectors: bool = False) -> list[Verdict]:
         """Return one verdict per passage, in order. Where a classifier raises, its rules' `on_error` decides.
@@ -110,10 +113,13 @@ class Judge:
         """
         works = [_Work(passage, [(0, len(passage.text))]) for passage in passages]
         self._score(works)
-        embedding_error = self._embed_windows(works, keep_vectors)
-        self._decide(works)
-        self._ask_again(works)
-        return [self._verdict(work, embedding_error) for work in works]
+        silent = [self._silent(work) for work in works]
+        rest = [work for work, nothing in zip(works, silent, strict=True) if not nothing]
+        embedding_error = self._embed_windows(rest, keep_vectors) if rest else None
+        self._decide(rest)
+        self._ask_again(rest)
+        found = iter([self._verdict(work, embedding_error) for work in rest])
+        return [self._unheard(work) if nothing else next(found) for work, nothing in zip(works, silent, strict=True)]
 
     def forbidden(self, stage: Stage) -> Callable[[str], bool] | None:
         """Return what tells whether a text holds what the policy's patterns do not let pass at `stage`.
@@ -136,6 +142,24 @@ class Judge:
             return any(self.bundle.action_for(rule, float(risk[0]))[0] >= Action.REDACT for rule, risk in risks.items())
 
         return holds
+
+    # -- texts in which nothing was found --------------------------------------------------------------------------
+
+    def _silent(self, work: _Work) -> bool:
+        """Whether nothing but patterns and the like judges the text, and all of them found nothing."""
+        if work.passage.stage not in self._plain or work.failures:
+            return False
+        return not any(score.value for score in work.scores.values())
+
+    def _unheard(self, work: _Work) -> Verdict:
+        """The verdict on a silent text. All of one stage have the same one: only where the text ends differs."""
+        stage = work.passage.stage
+        if stage not in self._silence:
+            work.units = self._units(work, work.spans, None)
+            self._silence[stage] = self._verdict(work, None)
+        known = self._silence[stage]
+        units = tuple(Unit(work.spans[0], unit.risks, unit.logits) for unit in known.units)
+        return Verdict(known.judgement, units)
 
     # -- classifiers that are not linear ---------------------------------------------------------------------------
 

@@ -20,6 +20,10 @@ def _message(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str
     return " ".join([words, *(f"{key}={value!r}" for key, value in event.items())])
 
 
+def _nothing(*_: object, **__: object) -> None:
+    """What nobody listens to."""
+
+
 class Logger:
     """Logs events with key-value pairs: `log.warning("what happened", key=value)`.
 
@@ -34,7 +38,8 @@ class Logger:
         """`debug`, `info`, `warning`, `error`, ...: decided at each call, since applications configure logging late."""
         if structlog.is_configured():
             return getattr(structlog.get_logger(self._name), method)
-        logger = structlog.wrap_logger(
-            logging.getLogger(self._name), wrapper_class=structlog.stdlib.BoundLogger, processors=[_message]
-        )
+        plain = logging.getLogger(self._name)
+        if method == "debug" and not plain.isEnabledFor(logging.DEBUG):
+            return _nothing  # said at every decision, heard by nobody
+        logger = structlog.wrap_logger(plain, wrapper_class=structlog.stdlib.BoundLogger, processors=[_message])
         return getattr(logger, method)

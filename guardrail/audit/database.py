@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ __all__ = [
     "begin_write",
     "configure",
     "describe",
+    "execute",
     "explain",
     "in_memory",
     "make_engine",
@@ -198,7 +200,27 @@ def _on_connect(connection: Any, _record: Any) -> None:
 
 def _on_begin(connection: Connection) -> None:
     write = connection.get_execution_options().get("guardrail_write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+    execute(connection, "BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def execute(connection: Connection, sql: str, values: tuple[Any, ...] = ()) -> Any:
+    """Run a statement whose parameters are what the driver takes already; return what it has found.
+
+    On SQLite the driver itself runs it: what SQLAlchemy does around a statement takes several times as long as SQLite
+    needs for a small one. Transactions, connections and errors stay SQLAlchemy's.
+
+    Raises:
+        DBAPIError: as SQLAlchemy would raise it.
+    """
+    if connection.dialect.name != "sqlite":
+        return connection.exec_driver_sql(sql, values)
+    driver: Any = connection.connection.driver_connection
+    try:
+        return driver.execute(sql, values)
+    except sqlite3.Error as error:
+        raise DBAPIError.instance(
+            sql, None, error, sqlite3.Error, hide_parameters=True, dialect=connection.dialect
+        ) from error
 
 
 def begin_write(connection: Connection, timeout: float) -> None:
@@ -209,7 +231,11 @@ def begin_write(connection: Connection, timeout: float) -> None:
     milliseconds = max(1, round(timeout * 1000))
     if connection.dialect.name == "sqlite":
         _require_file(connection)
-        connection.connection.driver_connection.execute(f"PRAGMA busy_timeout={milliseconds}")  # type: ignore[union-attr]
+        if milliseconds > 1000:
+            milliseconds -= milliseconds % 100  # so that it is mostly what it was the last time
+        if connection.info.get("guardrail_timeout") != milliseconds:
+            connection.connection.driver_connection.execute(f"PRAGMA busy_timeout={milliseconds}")  # type: ignore[union-attr]
+            connection.info["guardrail_timeout"] = milliseconds
         connection.begin()
         return
     connection.begin()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from guardrail.audit.escaping import escape, identifier, name
 from guardrail.audit.masking import Found, Masker, mask_decision
 from guardrail.audit.sealing import Seals
 from guardrail.errors import AuditUnavailable
+from guardrail.randomness import random_bytes
 from guardrail.types import Candidate, Decision, Evidence, Reason, Rewrite, Span, State
 
 __all__ = ["DecisionRows", "Keeping", "embedding_digest", "finite", "prepare"]
@@ -85,7 +85,7 @@ def prepare(
     Raises:
         AuditUnavailable: the decision makes no sense (its risk is not a number); it is not recorded.
     """
-    salt = os.urandom(16).hex()
+    salt = random_bytes(16).hex()
     key = identifier(decision.id)
     masked: dict[str, Found] = {}
     if keeping.masker:

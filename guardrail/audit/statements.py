@@ -15,7 +15,6 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     Connection,
-    CursorResult,
     Dialect,
     Select,
     Table,
@@ -30,6 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from guardrail.audit.database import execute
 from guardrail.audit.sealing import SealedBytes, SealedText
 
 __all__ = ["ArrayInsert", "Insert", "Statement", "make_insert"]
@@ -58,9 +58,9 @@ class Statement:
     def __init__(self, clause: Select[Any] | Update, dialect: Dialect) -> None:
         self._sql, self._names = _compile(clause, dialect)
 
-    def __call__(self, connection: Connection, values: Mapping[str, Any]) -> CursorResult[Any]:
-        """Execute it in the open transaction of `connection`."""
-        return connection.exec_driver_sql(self._sql, tuple(values[name] for name in self._names))
+    def __call__(self, connection: Connection, values: Mapping[str, Any]) -> Any:
+        """Execute it in the open transaction of `connection`; a SELECT has `fetchone()`."""
+        return execute(connection, self._sql, tuple(values[name] for name in self._names))
 
 
 _CHUNKS = (256, 64, 16, 4, 1)
@@ -111,7 +111,7 @@ class Insert:
         for size, statement in self._statements:
             while len(rows) - done >= size:
                 chunk = rows[done : done + size]
-                connection.exec_driver_sql(statement, tuple(chain.from_iterable(map(values, chunk))))
+                execute(connection, statement, tuple(chain.from_iterable(map(values, chunk))))
                 done += size
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, bindparam, select, update
@@ -63,12 +64,13 @@ def policy_row(policy: Policy, decided: Sequence[Decision]) -> Row:
                 f"decision {decision.id!r} was made under policy revision {decision.revision!r}, but was to be recorded"
                 f" under {policy.revision!r}; nothing was recorded. Record each decision with the policy that made it."
             )
-    return {
-        "revision": identifier(policy.revision),
-        "name": identifier(policy.name),
-        "document": escape(policy.canonical),
-        "created_at": datetime.now(UTC),
-    }
+    return {**_constant(policy.revision, policy.name, policy.canonical), "created_at": datetime.now(UTC)}
+
+
+@lru_cache(maxsize=64)
+def _constant(revision: str, name: str, canonical: str) -> Row:
+    """What is the same in all rows of a policy's revision."""
+    return {"revision": identifier(revision), "name": identifier(name), "document": escape(canonical)}
 
 
 class Writer:
@@ -212,11 +214,11 @@ class Writer:
         """Lock the ends of the chains, in the order given, which all writers share: none can wait for another in a ring."""
         heads = {}
         for who in communities:
-            head = self._read_head(connection, {"who": who}).first()
+            head = self._read_head(connection, {"who": who}).fetchone()
             if head is None:
                 connection.execute(self._add_head, {"community": who, "sequence": 0, "hash": chain.GENESIS})
-                head = self._read_head(connection, {"who": who}).one()  # another writer may have been quicker
-            heads[who] = head.sequence, head.hash
+                head = self._read_head(connection, {"who": who}).fetchone()  # another writer may have been quicker
+            heads[who] = head[0], head[1]
         return heads
 
 

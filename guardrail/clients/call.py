@@ -29,6 +29,7 @@ ERROR_EXTENSION = "guardrail_error"
 """Key of the exception in `extensions` of the HTTP response that carries it through a client library."""
 
 _BODY_HEADERS = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+_RAW_BODY_HEADERS = frozenset(name.encode() for name in _BODY_HEADERS)
 _RETRY = "x-stainless-retry-count"  # how the openai and anthropic libraries number the attempts of one call
 _MOST_RETRIED = 64  # calls whose first attempt is remembered at a time
 
@@ -223,24 +224,24 @@ class Call:
         return self._rebuilt(response, b"".join(out))
 
     def _wants_stream(self) -> bool:
-        in_query = self._request.url.params.get("stream") == "true"
-        return (
-            bool(self.exchange.body.get("stream")) or in_query or self._request.url.path.endswith(":streamRawPredict")
-        )
+        url = self._request.url
+        in_query = bool(url.query) and url.params.get("stream") == "true"
+        return bool(self.exchange.body.get("stream")) or in_query or url.path.endswith(":streamRawPredict")
 
     def _rebuilt(self, response: Any, data: bytes | None) -> Any:
         """The upstream's response with another body: decoded, and of the length it has now. None: a stream follows."""
-        headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in _BODY_HEADERS]
+        headers = [(name.lower(), value) for name, value in response.headers.raw]
         own = self._headers({})
         # `x-request-id` and `request-id` are what the client libraries keep of a response: they lead to the outcome.
+        given = {name for name, _ in headers}
         for name in ("x-request-id", "request-id"):
-            if name not in response.headers:
+            if name.encode() not in given:
                 own[name] = self.exchange.ledger.request_id
+        kept = [item for item in headers if item[0] not in _RAW_BODY_HEADERS]
+        kept += [(name.encode(), value.encode()) for name, value in own.items()]
         body = {"stream": self._stream(self)} if data is None else {"content": data}
         extensions = {**response.extensions, EXTENSION: self.exchange.ledger}
-        return self._session.http.Response(
-            response.status_code, headers=[*headers, *own.items()], extensions=extensions, **body
-        )
+        return self._session.http.Response(response.status_code, headers=kept, extensions=extensions, **body)
 
     def _sealed(self, headers: Mapping[str, str], body: bytes, ids: tuple[str, ...]) -> Any:
         remember(self.exchange.ledger, ids=ids)

@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import fields, replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +23,7 @@ Make = Callable[..., Decision]
 @pytest.fixture(autouse=True)
 def same_salt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Salts are random; here two contents are compared."""
-    monkeypatch.setattr(rows, "os", SimpleNamespace(urandom=bytes))
+    monkeypatch.setattr(rows, "random_bytes", bytes)
 
 
 def content(decision: Decision) -> bytes:
