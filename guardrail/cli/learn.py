@@ -1,7 +1,8 @@
-"""`guardrail learn`: from reviews to better heads, or a refusal that says why."""
+"""`guardrail learn`: from reviews to better heads or a better diffusion, or a refusal that says why."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +25,10 @@ from guardrail.cli.common import (
 
 if TYPE_CHECKING:
     from guardrail.learn.loop import Learned
+    from guardrail.learn.preferred_card import PreferenceLearned
+    from guardrail.policy import Policy
+    from guardrail.policy.corpus import Case
+    from guardrail.settings import Settings
 
 __all__ = ["command"]
 
@@ -39,7 +44,15 @@ def command(
     bound: Annotated[
         float, typer.Option("--bound", min=0.01, max=10.0, help="Logits that one reviewer can move any score by.")
     ] = 0.5,
-    cap: Annotated[float, typer.Option("--cap", min=1.0, help="Votes that one reviewer counts for at most.")] = 10.0,
+    cap: Annotated[
+        float, typer.Option("--cap", min=1.0, help="Votes (or choices) that one reviewer counts for at most.")
+    ] = 10.0,
+    diffusion: Annotated[
+        bool, typer.Option("--diffusion", help="Tune the rewriter's diffusion by choices between rewrites instead.")
+    ] = False,
+    nats: Annotated[
+        float, typer.Option("--kl", min=0.01, help="With --diffusion: nats that it may move from what it was.")
+    ] = 3.0,
     url: UrlOption = None,
     config: ConfigOption = None,
     json: JsonOption = False,
@@ -48,6 +61,9 @@ def command(
 
     A head is changed only if it is better on reviews that were kept aside; all of it is refused if one example of the
     policy passed before and fails now. Exit 1: refused. Try the draft on the record with `guardrail audit replay`.
+
+    With --diffusion reviewers' choices between two rewrites move the diffusion network of `rewriter.checkpoint`; the new
+    checkpoint is written to --out, for `rewriter.checkpoint` to point to.
     """
     from guardrail.learn.loop import learn
     from guardrail.learn.update import Limits
@@ -62,6 +78,10 @@ def command(
             f"the policy {loaded.name!r} has no examples; write tests/{loaded.name}.yaml or pass --cases FILE"
         )
     safety = load_corpus(path).cases
+    if diffusion:
+        limits = (cap, nats)
+        _learn_diffusion(loaded, settings, out, safety, community, limits, url, config, json)
+        return
     with opened(url, config) as store, error_console.status("learning from reviews"):
         found = learn(store, loaded, settings, out, safety, community=community, limits=Limits(bound, cap))
     if json:
@@ -70,6 +90,59 @@ def command(
         _show(found)
     if found.refused:
         raise typer.Exit(ExitCode.VIOLATION)
+
+
+def _learn_diffusion(
+    policy: Policy,
+    settings: Settings,
+    out: Path,
+    safety: Sequence[Case],
+    community: str | None,
+    limited: tuple[float, float],
+    url: str | None,
+    config: Path | None,
+    json: bool,
+) -> None:
+    from guardrail.learn.preference import Tuning
+    from guardrail.learn.preferred import learn_diffusion
+    from guardrail.learn.preferred_card import Limits
+
+    cap, nats = limited
+    limits = Limits(cap, tuning=Tuning(bound=nats))
+    with opened(url, config) as store, error_console.status("learning from choices") as status:
+        found = learn_diffusion(
+            store,
+            policy,
+            settings,
+            out,
+            safety,
+            community=community,
+            limits=limits,
+            report=lambda step, loss, moved: status.update(f"step {step}: loss {loss:.3f}, {moved:.2f} nats away"),
+        )
+    if json:
+        emit_json(found)
+    else:
+        _show_diffusion(found)
+    if found.refused:
+        raise typer.Exit(ExitCode.VIOLATION)
+
+
+def _show_diffusion(found: PreferenceLearned) -> None:
+    console.print(
+        f"{found.choices} choices by {found.reviewers} reviewers: {found.pairs} pairs to learn from, {found.aside} kept aside"
+    )
+    table = Table("", "before", "after")
+    table.add_row("chosen text easier to denoise (kept aside)", *(f"{value:.1%}" for value in found.accuracy))
+    for name, both in found.control.items():
+        table.add_row(f"control on the safety set: {name}", *(f"{value:.1%}" for value in both))
+    console.print(table)
+    ended = ", where the bound ended it" if found.stopped else ""
+    console.print(f"{found.steps} steps, {found.divergence:.2f} nats from the network before{ended}")
+    if found.refused:
+        console.print(f"refused: {found.refused}", style="red", markup=False)
+    else:
+        console.print(f"written: {found.checkpoint}", markup=False, soft_wrap=True)
 
 
 def _show(found: Learned) -> None:

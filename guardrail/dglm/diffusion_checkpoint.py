@@ -1,6 +1,6 @@
 """The diffusion's file in a checkpoint's folder: `diffusion.safetensors`, with the network, its student where there is one,
 the latent statistics (float32) and, as metadata, sizes, the encoder's hash and the recipe of the data. Weights are
-bfloat16. `DIFFUSION.md` beside it is its card.
+bfloat16, or float32 where reviewers' choices have moved them. `DIFFUSION.md` beside it is its card.
 """
 
 from __future__ import annotations
@@ -37,17 +37,19 @@ def save_diffusion(
     statistics: LatentStatistics,
     networks: Mapping[str, tuple[NetworkConfig, Mapping[str, Tensor]]],
     recipe: Mapping[str, Any],
+    dtype: torch.dtype = torch.bfloat16,
 ) -> int:
     """Write the file; returns its size in bytes.
 
     Args:
         folder: of the checkpoint. statistics: of the latents.
         networks: "network" and perhaps "student": sizes and weights. recipe: of data and training.
+        dtype: of the weights; bfloat16 would round small changes of a trained network away.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"statistics.{name}": torch.from_numpy(getattr(statistics, name)) for name in STATISTICS}
     for name, (_, weights) in networks.items():
-        tensors |= {f"{name}.{key}": value.detach().to(torch.bfloat16).contiguous() for key, value in weights.items()}
+        tensors |= {f"{name}.{key}": value.detach().to(dtype).contiguous() for key, value in weights.items()}
     metadata = {
         "encoder_sha256": statistics.encoder_sha256,
         "count": str(statistics.count),

@@ -10,7 +10,6 @@ again, with all votes, so that the bound on one reviewer's influence holds over 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from guardrail.audit.store import AuditStore
 from guardrail.classifiers.linear import SHIPPED, make_head, read_head, readings, write_head
 from guardrail.encoder import Encoder, load_encoder
 from guardrail.errors import DataError, PolicyError
+from guardrail.learn.choices import is_aside
 from guardrail.learn.feedback import Vote, collect
 from guardrail.learn.update import Limits, Moved, largest_change, loss, move, vote_weights
 from guardrail.policy import Policy, load_policy
@@ -35,8 +35,6 @@ __all__ = ["HeadChange", "Learned", "learn"]
 
 SUFFIX = "-learned"
 MIN_VOTES = 10
-ASIDE = 5
-"""One decision in so many is kept aside."""
 
 DEFAULT_LIMITS = Limits()
 
@@ -151,7 +149,7 @@ def _learn_head(
 ) -> tuple[HeadChange, Moved]:
     x, logits = _examples(votes, base, encoder)
     values = np.array([vote.value >= 0.5 for vote in votes], dtype=np.float64)
-    aside = np.array([_is_aside(vote.decision) for vote in votes])
+    aside = np.array([is_aside(vote.decision) for vote in votes])
     weights = np.zeros(len(votes))
     for part in (aside, ~aside):  # capped in each part by itself, so that nobody decides the proof alone either
         weights[part] = vote_weights([vote for vote, mine in zip(votes, part, strict=True) if mine], limits.cap)
@@ -188,10 +186,6 @@ def _examples(votes: Sequence[Vote], base: LinearHead, encoder: Encoder) -> tupl
         chosen.append(start + int(np.argmax(scored[start : start + len(own)])))
         start += len(own)
     return vectors[chosen], np.asarray(scored[chosen], dtype=np.float64)
-
-
-def _is_aside(decision: str) -> bool:
-    return hashlib.sha256(decision.encode("utf-8", "surrogatepass")).digest()[0] % ASIDE == 0
 
 
 def _base(policy: Policy, name: str) -> LinearHead:
