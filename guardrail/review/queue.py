@@ -150,7 +150,9 @@ def claim_next(connection: Connection, community: str, user: str, *, skip: str =
         lead: items on which reviewers disagree are handed out too.
     """
     table, at = tables.queue, now()
-    free = or_(table.c.assigned_to.is_(None), table.c.assigned_to == user, table.c.assigned_at < at - CLAIM)
+    # A claim from the future was made before the clock was set back: it must not hold for as long as that.
+    stale = or_(table.c.assigned_at < at - CLAIM, table.c.assigned_at > at + CLAIM)
+    free = or_(table.c.assigned_to.is_(None), table.c.assigned_to == user, stale)
     # One's own first opinion does not count as the second.
     decided = exists().where(
         reviews.c.reviewer == identifier(user),
