@@ -21,6 +21,9 @@ DOCUMENT = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null
 
 def upgrade() -> None:
     people()
+    sessions()
+    tokens()
+    access()
     work()
     counts()
 
@@ -47,6 +50,9 @@ def people() -> None:
         sa.ForeignKeyConstraint(["user_id"], ["review_users.id"], name=op.f("fk_review_roles_user_id_review_users")),
         sqlite_with_rowid=False,
     )
+
+
+def sessions() -> None:
     op.create_table(
         "review_sessions",
         sa.Column("id", sa.String(), nullable=False),
@@ -60,6 +66,9 @@ def people() -> None:
     )
     op.create_index(op.f("ix_review_sessions_user_id"), "review_sessions", ["user_id"])
     op.create_index(op.f("ix_review_sessions_expires_at"), "review_sessions", ["expires_at"])
+
+
+def tokens() -> None:
     op.create_table(
         "review_tokens",
         sa.Column("id", sa.String(), nullable=False),
@@ -79,6 +88,9 @@ def people() -> None:
         ),
     )
     op.create_index(op.f("ix_review_tokens_created_by"), "review_tokens", ["created_by"])
+
+
+def access() -> None:
     op.create_table(
         "review_limits",
         sa.Column("key", sa.String(), nullable=False),
