@@ -16,12 +16,12 @@ from guardrail.audit.people import People
 from guardrail.audit.sealing import must_be_open
 from guardrail.audit.tables import holds
 from guardrail.errors import ConfigurationError
-from guardrail.types import Decision
+from guardrail.types import Decision, State
 
 if TYPE_CHECKING:
     from guardrail.audit.store import AuditStore
 
-__all__ = ["Settled", "await_verdict", "look", "resolved", "wait"]
+__all__ = ["Settled", "await_verdict", "expire", "look", "resolved", "wait"]
 
 NOBODY = "time-out"
 """Stands for who settled a draft that nobody looked at in time."""
@@ -87,7 +87,7 @@ def wait(store: AuditStore, decision_id: str, timeout: float = 60.0, poll: float
             return settled
         remaining = deadline - time.monotonic()
         if remaining <= 0:
-            return _expire(store, decision_id)
+            return expire(store, decision_id)
         time.sleep(min(poll, remaining))
 
 
@@ -100,17 +100,19 @@ async def await_verdict(store: AuditStore, decision_id: str, timeout: float = 60
             return settled
         remaining = deadline - time.monotonic()
         if remaining <= 0:
-            return await asyncio.to_thread(_expire, store, decision_id)
+            return await asyncio.to_thread(expire, store, decision_id)
         await asyncio.sleep(min(poll, remaining))
 
 
 def resolved(decision: Decision, settled: Settled) -> Decision:
     """Return a held decision as it may be delivered: released, in the reviewer's words if there are any, or refused.
 
-    The record stays as it is: the verdict is an event of its own.
+    One that a person has refused is blocked; one that nobody has decided on, or that was released, stays escalated. The
+    record stays as it is: the verdict is an event of its own.
     """
     if not settled.released:
-        return replace(decision, note=f"held for a person: {settled.status}")
+        state = State.BLOCKED if settled.status == "refused" else decision.state
+        return replace(decision, state=state, note=f"held for a person: {settled.status}")
     text = decision.source if settled.text is None else settled.text
     return replace(decision, text=text, note=f"released by {settled.by}")
 
@@ -122,7 +124,13 @@ def _known(store: AuditStore, decision_id: str) -> Settled:
     return settled
 
 
-def _expire(store: AuditStore, decision_id: str) -> Settled:
+def expire(store: AuditStore, decision_id: str) -> Settled:
+    """Mark a draft for which nobody waits any more, so that it cannot be released; return how it stands then.
+
+    Raises:
+        ConfigurationError: the draft was never held.
+        AuditUnavailable: the database cannot be used.
+    """
     try:
         with People(store).change() as change:
             change.settle(decision_id, status="expired", by=NOBODY)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from guardrail.clients.named import subject
 from guardrail.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from guardrail.settings import Settings
     from guardrail.types import Outcome
 
-__all__ = ["outcome", "unwrap", "wrap"]
+__all__ = ["outcome", "subject", "unwrap", "wrap"]
 
 C = TypeVar("C")
 

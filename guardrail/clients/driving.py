@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 from guardrail.clients.exchange import Check, Exchange, Steps
+from guardrail.clients.waiting import await_people, held, wait_for_people
 from guardrail.errors import GuardrailError, ModerationError
 from guardrail.types import Decision
 
@@ -23,12 +24,15 @@ def decide(exchange: Exchange, asked: Any) -> Sequence[Decision]:
     try:
         if isinstance(asked, Check):
             return guard.check_many(asked.passages)
-        decisions = guard.moderate(asked, request_id=exchange.ledger.request_id, conversation=exchange.conversation)
+        decisions = guard.moderate(asked, **_of(exchange))
+        exchange.ledger.add(decisions)
+        waiting = held(decisions)
+        if waiting and exchange.policy.document.hold.wait:
+            return _ended(exchange, decisions, wait_for_people(guard.audit, exchange.policy.document.hold, waiting))
     except GuardrailError:
         raise
     except Exception as error:
         raise _failed(error) from error
-    exchange.ledger.add(decisions)
     return decisions
 
 
@@ -42,15 +46,32 @@ async def adecide(exchange: Exchange, asked: Any) -> Sequence[Decision]:
     try:
         if isinstance(asked, Check):
             return await asyncio.to_thread(guard.check_many, asked.passages)
-        decisions = await guard.amoderate(
-            asked, request_id=exchange.ledger.request_id, conversation=exchange.conversation
-        )
+        decisions = await guard.amoderate(asked, **_of(exchange))
+        exchange.ledger.add(decisions)
+        waiting = held(decisions)
+        if waiting and exchange.policy.document.hold.wait:
+            return _ended(exchange, decisions, await await_people(guard.audit, exchange.policy.document.hold, waiting))
     except GuardrailError:
         raise
     except Exception as error:
         raise _failed(error) from error
-    exchange.ledger.add(decisions)
     return decisions
+
+
+def _of(exchange: Exchange) -> dict[str, str]:
+    """What is known of a call besides its texts."""
+    known = {"request_id": exchange.ledger.request_id}
+    if exchange.conversation is not None:
+        known["conversation"] = exchange.conversation
+    if exchange.subject is not None:
+        known["subject"] = exchange.subject
+    return known
+
+
+def _ended(exchange: Exchange, decisions: Sequence[Decision], ended: Mapping[str, Decision]) -> list[Decision]:
+    """The decisions with those that waited for a person as they ended."""
+    exchange.ledger.settle(ended.values())
+    return [ended.get(decision.id, decision) for decision in decisions]
 
 
 def _failed(error: Exception) -> ModerationError:

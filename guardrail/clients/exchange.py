@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from guardrail.clients.ledger import Ledger
 from guardrail.clients.memory import WITHHELD, Memory, Verdict
+from guardrail.clients.named import conversation_of, subject_of
 from guardrail.errors import Blocked, ModerationError
 from guardrail.policy.loader import Policy
 from guardrail.settings import Settings
@@ -22,6 +23,9 @@ from guardrail.wire import documents
 from guardrail.wire.formats import WireFormat, strip_marks
 from guardrail.wire.pieces import Form, Piece, Role, Turn, Unscanned
 from guardrail.wire.units import JoinedUnit, Removed, TextUnit, Unit, unit_of
+
+if TYPE_CHECKING:
+    from guardrail.audit.store import AuditStore
 
 __all__ = ["MALFORMED", "Admission", "Check", "Exchange", "Moderator", "Steps", "malformed", "readable"]
 
@@ -43,13 +47,27 @@ class Moderator(Protocol):
     def settings(self) -> Settings:
         """The settings in force."""
 
+    @property
+    def audit(self) -> AuditStore:
+        """Where decisions are recorded."""
+
     def moderate(
-        self, passages: Sequence[Passage], *, request_id: str | None = None, conversation: str | None = None
+        self,
+        passages: Sequence[Passage],
+        *,
+        request_id: str | None = None,
+        conversation: str | None = None,
+        subject: str | None = None,
     ) -> list[Decision]:
         """Judge, repair and record."""
 
     async def amoderate(
-        self, passages: Sequence[Passage], *, request_id: str | None = None, conversation: str | None = None
+        self,
+        passages: Sequence[Passage],
+        *,
+        request_id: str | None = None,
+        conversation: str | None = None,
+        subject: str | None = None,
     ) -> list[Decision]:
         """The same without blocking the event loop."""
 
@@ -130,7 +148,8 @@ class Exchange:
     ) -> None:
         self.guard, self.form, self.body, self.memory = guard, form, body, memory
         self.policy = guard.policy
-        self.conversation = conversation or _conversation(body)
+        self.conversation = conversation or conversation_of(body)
+        self.subject = subject_of(body)
         self.ledger = Ledger(self.policy.name, self.policy.revision)
         self.context: tuple[str, ...] = ()
         self.changed = False  # whether the admitted body differs from what the caller sent
@@ -175,7 +194,8 @@ class Exchange:
             for decision in checked
         ]
         for index, decision in zip(recorded, moderated, strict=True):
-            result[index] = decision
+            # A person may have released it in other words only: then it is not released.
+            result[index] = decision if decision.text in (None, decision.source) else replace(decision, text=None)
         self.ledger.add(result[index] for index in range(len(result)) if index not in recorded)
         return result
 
@@ -398,14 +418,3 @@ def _units(run: Sequence[Turn], context: tuple[str, ...]) -> list[Unit]:
     joined = [p for p in pieces if role is Role.USER and p.form is Form.TEXT and p.stage is Stage.INPUT and p.remove]
     units: list[Unit] = [JoinedUnit(joined, context)] if joined else []
     return units + [unit_of(piece, context) for piece in pieces if piece not in joined]
-
-
-def _conversation(body: dict[str, Any]) -> str | None:
-    """The conversation that a request names, if it names one."""
-    named = body.get("conversation")
-    if isinstance(named, dict):
-        named = named.get("id")
-    metadata = body.get("metadata")
-    if named is None and isinstance(metadata, dict):
-        named = metadata.get("conversation_id") or metadata.get("session_id")
-    return named if isinstance(named, str) else None

@@ -7,12 +7,12 @@ id that the response carries. Both maps are bounded; what falls out of them is i
 from __future__ import annotations
 
 import threading
-import uuid
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from guardrail.randomness import new_id
 from guardrail.types import Decision, Outcome
 
 __all__ = ["EXTENSION", "Ledger", "find", "remember"]
@@ -32,7 +32,7 @@ class Ledger:
     """The decisions of one logical call, in the order in which they were made. Grows while a stream runs."""
 
     def __init__(self, policy: str, revision: str, request_id: str | None = None) -> None:
-        self.request_id = request_id or uuid.uuid4().hex
+        self.request_id = request_id or new_id()
         self._policy, self._revision = policy, revision
         self._decisions: list[Decision] = []
         self.timings: Callable[[], Mapping[str, float]] = dict  # of the stream, if the answer is one
@@ -40,6 +40,11 @@ class Ledger:
     def add(self, decisions: Iterable[Decision]) -> None:
         """Note further decisions."""
         self._decisions += decisions
+
+    def settle(self, decisions: Iterable[Decision]) -> None:
+        """Put decisions as they ended in the place of those that they were; each keeps its id."""
+        ended = {decision.id: decision for decision in decisions}
+        self._decisions = [ended.get(decision.id, decision) for decision in self._decisions]
 
     @property
     def decisions(self) -> Sequence[Decision]:

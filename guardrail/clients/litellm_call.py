@@ -114,7 +114,7 @@ class LitellmCalls:
 # Arguments that the wire formats read; all others go to litellm untouched.
 _OF_THE_CONVERSATION = frozenset(
     "model messages prompt input instructions suffix prediction n stream stream_options response_format text metadata "
-    "conversation previous_response_id tools tool_choice parallel_tool_calls temperature top_p".split()
+    "user safety_identifier conversation previous_response_id tools tool_choice parallel_tool_calls temperature top_p".split()
 )
 _WITH_TEXT = ("messages", "prompt", "input", "instructions", "suffix", "prediction")
 

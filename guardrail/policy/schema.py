@@ -16,6 +16,7 @@ __all__ = [
     "FILE_OPTIONS",
     "ClassifierSpec",
     "Guides",
+    "Hold",
     "OnError",
     "PolicyDocument",
     "Preference",
@@ -123,6 +124,22 @@ class Preference(_Part):
     brevity: _Share = 0.1
 
 
+class Hold(_Part):
+    """How long a caller waits for a person where a rule escalates."""
+
+    wait: float = Field(
+        0.0,
+        strict=True,
+        ge=0,
+        le=3600,
+        description="Seconds that a caller waits for the verdict on a held text; 0: answered at once, with the ticket.",
+    )
+    answer: _Text | None = Field(
+        None,
+        description="What the reader sees where nobody has decided in time. Default: the refusal, with the ticket.",
+    )
+
+
 class PolicyDocument(_Part):
     """One resolved policy."""
 
@@ -140,6 +157,7 @@ class PolicyDocument(_Part):
     guides: Guides = Field(default_factory=Guides)
     rewrite: RewriteSpec = Field(default_factory=RewriteSpec)
     preference: Preference = Field(default_factory=Preference)
+    hold: Hold = Field(default_factory=Hold)
     on_error: OnError = Field("block", description="What to do when a text cannot be judged. Always recorded.")
     unscanned: Literal["allow", "block"] = Field(
         "allow", description="What to do with images, audio and files, which cannot be judged. Always recorded."
