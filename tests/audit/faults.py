@@ -18,6 +18,7 @@ from typing import Any
 
 from sqlalchemy.exc import OperationalError
 
+from guardrail.audit import durability
 from guardrail.audit.store import AuditStore, open_store
 from guardrail.audit.writer import Writer
 from guardrail.errors import AuditUnavailable
@@ -69,8 +70,8 @@ def run(
     return found
 
 
-def kill(work: Callable[[Callable[[str], None]], None], generator: random.Random, found: Found) -> None:
-    """Fork, let the child work until it has acknowledged something, kill it, and read what it said."""
+def kill(work: Callable[[Callable[[str], None]], None], generator: random.Random, found: Found, least: int = 1) -> None:
+    """Fork, let the child work until it has acknowledged `least` records, kill it, and read what it said."""
     reading, writing = os.pipe()
     process = os.fork()
     if process == 0:
@@ -81,10 +82,12 @@ def kill(work: Callable[[Callable[[str], None]], None], generator: random.Random
             os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as stream:
-        first = stream.readline()
+        lines: list[bytes] = []
+        while sum(not line.startswith(b"outage") for line in lines) < least and (line := stream.readline()):
+            lines.append(line)
         time.sleep(generator.random() * 0.03)
         os.kill(process, signal.SIGKILL)
-        lines = [first, *stream.readlines()]
+        lines += stream.readlines()
     os.waitpid(process, 0)
     found.kills += 1
     for line in lines:
@@ -121,6 +124,15 @@ def child(
         except AuditUnavailable:
             continue
         send(key)
+
+
+def hasty(url: str, prefix: str, limit: int, policy: Policy, decide: Any, send: Callable[[str], None]) -> None:
+    """A child that records under `async` as fast as it may, with at most `limit` decisions in memory."""
+    durability.ASYNC_LIMIT = limit
+    store = open_store(url, timeout=60.0, durability="async")
+    for number in range(100_000):
+        store.record([decide(id=f"{prefix}-{number}")], policy=policy, community="gamers")
+        send(f"{prefix}-{number}")
 
 
 def everything(store: AuditStore) -> list[tuple[str, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -300,3 +301,37 @@ def test_a_thousand_kills(url: str, spool: Path, policy: Policy, decide: Make, m
     assert found.out_of_order == []
     assert found.left_over == 0
     print(f"\n{mode}: {found.kills} kills, {found.outages} outages, {len(found.acknowledged)} acknowledged")  # noqa: T201
+
+
+def test_async_loses_no_more_than_what_is_in_memory(url: str, policy: Policy, decide: Make) -> None:
+    open_store(url).close()
+    check_hasty(url, policy, decide, kills=4, limit=40)
+
+
+@pytest.mark.slow
+def test_async_over_fifty_kills(url: str, policy: Policy, decide: Make) -> None:
+    open_store(url).close()
+    check_hasty(url, policy, decide, kills=50, limit=200)
+
+
+def check_hasty(url: str, policy: Policy, decide: Make, kills: int, limit: int) -> None:
+    """Kill processes that record under `async`: what is on record of each is a beginning of what it recorded, and nothing
+    twice."""
+    generator = random.Random(11)
+    found = faults.Found()
+    for number in range(kills):
+
+        def work(send: Callable[[str], None], prefix: str = f"p{number}") -> None:
+            faults.hasty(url, prefix, limit, policy, decide, send)
+
+        faults.kill(work, generator, found, least=generator.randint(limit + 1, 3 * limit))
+    with open_store(url, timeout=60.0) as store:
+        recorded = [key for key, _ in faults.everything(store)]
+        assert store.verify().ok
+    assert len(recorded) == len(set(recorded))
+    for number in range(kills):
+        kept = sorted(int(key.split("-")[1]) for key in recorded if key.startswith(f"p{number}-"))
+        said = sum(key.startswith(f"p{number}-") for key in found.acknowledged)
+        assert kept == list(range(len(kept)))
+        assert said - len(kept) <= limit
+        assert kept  # more were acknowledged than memory holds
