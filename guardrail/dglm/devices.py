@@ -63,6 +63,13 @@ class Placement:
         if self.accelerator is not None:
             self.accelerator.wait_for_everyone()
 
+    def gather(self, rows: Tensor) -> Tensor:
+        """Return the rows of all processes, one after the other; as many in each."""
+        if self.accelerator is None:
+            return rows
+        gathered: Tensor = self.accelerator.gather(rows)
+        return gathered
+
     def mean(self, value: float) -> float:
         """Return the mean of a number over all processes."""
         if self.accelerator is None:

@@ -51,23 +51,47 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Drawn:
+    """A batch of sentences.
+
+    Attributes:
+        x: unit embeddings (B, d). before: those of the sentences before (B, d), zeros where there is none.
+        known: whether there is one (B,). tokens: of the sentences before, empty where there is none; None if not kept.
+    """
+
+    x: Array
+    before: Array
+    known: npt.NDArray[np.bool_]
+    tokens: list[list[int]] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Latents:
     """Embedded sentences.
 
     Attributes:
         x: unit embeddings (N, d), float16. before: (N,) row of the sentence before, -1 for none.
+        tokens: those of all sentences one after the other, and ends: (N,) where each ends; None where they were not kept.
     """
 
     x: npt.NDArray[np.float16]
     before: npt.NDArray[np.int64]
+    tokens: npt.NDArray[np.int32] | None = None
+    ends: npt.NDArray[np.int64] | None = None
 
-    def batch(self, rng: np.random.Generator, size: int) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
-        """Draw (embeddings (B, d), embeddings before (B, d), whether there is one (B,)); zeros where there is none."""
+    def batch(self, rng: np.random.Generator, size: int) -> Drawn:
+        """Draw sentences, with replacement."""
         rows = np.sort(rng.integers(0, len(self.x), size))  # in order of place: memory-mapped pages are read once
         before = self.before[rows]
         known = before >= 0
         context = np.where(known[:, None], self.x[np.maximum(before, 0)], 0.0)
-        return self.x[rows].astype(np.float32), context.astype(np.float32), known
+        return Drawn(self.x[rows].astype(np.float32), context.astype(np.float32), known, self._tokens_of(before))
+
+    def _tokens_of(self, rows: npt.NDArray[np.int64]) -> list[list[int]] | None:
+        if self.tokens is None or self.ends is None:
+            return None
+        starts = np.concatenate([[0], self.ends[:-1]])
+        return [self.tokens[starts[row] : self.ends[row]].tolist() if row >= 0 else [] for row in rows]
 
 
 def passages(spec: Mapping[str, Any], path: Path, split: str, seed: int) -> Iterator[list[str]]:
@@ -137,6 +161,8 @@ def embed(recipe: Mapping[str, Any], data: Path, out: Path, encoder: Encoder, re
 
     Raises:
         CheckpointError: `out` holds shards of another encoder or another recipe.
+
+    The token ids are kept too where the recipe's network looks at token states (`network.states`).
     """
     from safetensors import safe_open
     from safetensors.numpy import save_file
@@ -146,6 +172,9 @@ def embed(recipe: Mapping[str, Any], data: Path, out: Path, encoder: Encoder, re
         "encoder_sha256": encoder.sha256,
         "sources": json.dumps([recipe["seed"], recipe["shard"], recipe["validation_cap"], recipe["sources"]]),
     }
+    keeps_tokens = bool((recipe.get("network") or {}).get("states"))
+    if keeps_tokens:
+        identity["tokens"] = "kept"
     total = 0
     for number, chunk in enumerate(chunks(recipe, data, split)):
         path = out / f"{split}-{number:05d}.safetensors"
@@ -159,12 +188,23 @@ def embed(recipe: Mapping[str, Any], data: Path, out: Path, encoder: Encoder, re
         else:
             x = encoder.encode(chunk.sentences).astype(np.float16)
             before = np.array(chunk.before, dtype=np.int64)
-            save_file({"x": x, "before": before}, temporary := path.with_suffix(".tmp"), identity)
+            arrays: dict[str, npt.NDArray[Any]] = {"x": x, "before": before}
+            arrays |= _tokens(encoder, chunk.sentences) if keeps_tokens else {}
+            save_file(arrays, temporary := path.with_suffix(".tmp"), identity)
             temporary.replace(path)
         total += len(chunk.sentences)
         report({"shard": number + 1, "sentences": total, "split": split})
     (out / f"{split}.json").write_text(json.dumps({"sentences": total, "shards": number + 1}), encoding="utf8")
     return total
+
+
+def _tokens(encoder: Encoder, sentences: list[str]) -> dict[str, npt.NDArray[Any]]:
+    """The token ids of sentences one after the other, and where each ends."""
+    ids = encoder.tokens(sentences)
+    return {
+        "tokens": np.array([token for own in ids for token in own], dtype=np.int32),
+        "ends": np.cumsum([len(own) for own in ids], dtype=np.int64),
+    }
 
 
 def load_latents(out: Path, split: str = "train") -> Latents:
@@ -185,7 +225,12 @@ def load_latents(out: Path, split: str = "train") -> Latents:
         np.where(shard["before"] >= 0, shard["before"] + start, -1)
         for shard, start in zip(shards, starts[:-1], strict=True)
     ]
-    return Latents(np.concatenate([shard["x"] for shard in shards]), np.concatenate(before))
+    x = np.concatenate([shard["x"] for shard in shards])
+    if any("tokens" not in shard for shard in shards):
+        return Latents(x, np.concatenate(before))
+    offsets = np.cumsum([0, *(len(shard["tokens"]) for shard in shards)])
+    ends = np.concatenate([shard["ends"] + offset for shard, offset in zip(shards, offsets[:-1], strict=True)])
+    return Latents(x, np.concatenate(before), np.concatenate([shard["tokens"] for shard in shards]), ends)
 
 
 def moments(latents: Latents, encoder_sha256: str) -> LatentStatistics:

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,15 @@ import torch
 from torch import Tensor
 
 from guardrail.dglm.devices import Placement, place
-from guardrail.dglm.diffusion_data import Latents, embed, load_latents, moments
+from guardrail.dglm.diffusion_data import Drawn, Latents, embed, load_latents, moments
 from guardrail.dglm.latents import LatentStatistics, load, save
 from guardrail.dglm.network import Context, NetworkConfig, levels_of, new_network, preset
 from guardrail.dglm.run_state import RunState, load_state, new_state, save_state
 from guardrail.dglm.time_sampling import AdaptiveTimes
+from guardrail.dglm.token_states import token_states
 from guardrail.dglm.training import TrainingDiverged, learning_rate, read_recipe
-from guardrail.encoder import load_encoder
+from guardrail.encoder import Encoder, load_encoder
+from guardrail.errors import ConfigurationError
 
 STATE = "diffusion-state.safetensors"
 VALIDATION_ROWS = 2048
@@ -67,25 +69,48 @@ def train_latents(recipe_path: Path, data: Path, out: Path, *, report: Report, d
     return count
 
 
+def context_of(drawn: Drawn, statistics: LatentStatistics, encoder: Encoder | None) -> Context:
+    """Return what the network is conditioned on; with an encoder, the token states of what stands before too."""
+    context = Context(torch.from_numpy(statistics.normalise(drawn.before)), torch.from_numpy(drawn.known))
+    if encoder is None:
+        return context
+    if drawn.tokens is None:
+        raise ConfigurationError(
+            "the network looks at token states, and these latents were embedded without tokens; choose another --out and "
+            "run `guardrail dglm train latents` with this recipe"
+        )
+    states, mask = token_states(encoder, drawn.tokens)
+    return replace(context, states=torch.from_numpy(states), mask=torch.from_numpy(mask))
+
+
 def make_batch(
-    latents: Latents, statistics: LatentStatistics, times: AdaptiveTimes, size: int, drop: float, seed: list[int]
+    latents: Latents,
+    statistics: LatentStatistics,
+    times: AdaptiveTimes,
+    size: int,
+    drop: float,
+    seed: list[int],
+    encoder: Encoder | None = None,
 ) -> Batch:
     """Draw a micro-batch: sentences, noise levels, noise, and which prefixes the network gets to see.
 
     Args:
         latents: where from. statistics: to normalise. times: noise levels. size: B. drop: share of prefixes replaced by the
-            learned null, so that classifier-free guidance is possible. seed: all that the batch depends on.
+            learned null, so that classifier-free guidance is possible; as many again lose their token states only.
+        seed: all that the batch depends on. encoder: for token states; None: the network has none.
     """
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    x, before, known = latents.batch(rng, size)
-    x0 = torch.from_numpy(statistics.normalise(x))
-    context = Context(torch.from_numpy(statistics.normalise(before)), torch.from_numpy(known))
+    drawn = latents.batch(rng, size)
+    x0 = torch.from_numpy(statistics.normalise(drawn.x))
+    context = context_of(drawn, statistics, encoder)
     log_snr, weight = times.draw(size, generator)
     alpha, sigma = (level[:, None] for level in levels_of(log_snr))
     eps = torch.randn(x0.shape, generator=generator)
-    kept = torch.rand(size, generator=generator) >= drop
-    return Batch(x0, alpha * x0 + sigma * eps, alpha * eps - sigma * x0, log_snr, weight, context.dropped(kept))
+    context = context.dropped(torch.rand(size, generator=generator) >= drop)
+    if context.states is not None:
+        context = context.without_states(torch.rand(size, generator=generator) >= drop)
+    return Batch(x0, alpha * x0 + sigma * eps, alpha * eps - sigma * x0, log_snr, weight, context)
 
 
 def losses(network: torch.nn.Module, batch: Batch) -> Tensor:
@@ -116,7 +141,8 @@ def train_step(state: RunState, batches: Iterator[Batch], count: int, lr: float,
             )
         with run.placement.waiting(run.model) if number + 1 < count else nullcontext():
             run.placement.backward(loss)
-        run.times.learn(batch.log_snr.cpu(), found.detach().cpu())
+        seen, lost = run.placement.gather(batch.log_snr), run.placement.gather(found.detach())
+        run.times.learn(seen.cpu(), lost.cpu())  # the same in every process
         total += loss.item()
     torch.nn.utils.clip_grad_norm_(state.model.parameters(), run.clip)
     state.optimiser.step()
@@ -130,7 +156,10 @@ def train_step(state: RunState, batches: Iterator[Batch], count: int, lr: float,
 
 @dataclass(slots=True)
 class Run:
-    """What stays the same from step to step. `model` is `state.model`, wrapped where several processes share the work."""
+    """What stays the same from step to step. `model` is `state.model`, wrapped where several processes share the work.
+
+    `encoder` makes the token states of what stands before, for a network that looks at them.
+    """
 
     model: torch.nn.Module
     times: AdaptiveTimes
@@ -138,6 +167,7 @@ class Run:
     seed: int
     clip: float
     ema: float
+    encoder: Encoder | None = None
 
     def seed_of(self, step: int, number: int) -> list[int]:
         """Return what a micro-batch depends on."""
@@ -156,7 +186,7 @@ def validation(network: torch.nn.Module, latents: Latents, statistics: LatentSta
     even = AdaptiveTimes(run.times.shift)
     parts: dict[str, float] = {}
     for name, drop in (("validation_loss", 0.0), ("validation_loss_without_prefix", 1.0)):
-        batch = run.placement.move(make_batch(latents, statistics, even, VALIDATION_ROWS, drop, [0]))
+        batch = run.placement.move(make_batch(latents, statistics, even, VALIDATION_ROWS, drop, [0], run.encoder))
         parts[name] = float((losses(network, batch) * batch.weight).mean())
     return parts
 
@@ -189,14 +219,20 @@ def train_diffusion(
     if load_state(state, out, STATE):
         times.losses = state.extra["times"]
     run = Run(
-        placement.wrap(network), times, placement, int(recipe["seed"]), float(settings["clip"]), float(settings["ema"])
+        placement.wrap(network),
+        times,
+        placement,
+        int(recipe["seed"]),
+        float(settings["clip"]),
+        float(settings["ema"]),
+        load_encoder(recipe["encoder"], device) if network.config.states else None,
     )
     size, count = int(recipe["micro_batch"]), int(recipe["batch"]) // int(recipe["micro_batch"])
 
     def batches(step: int) -> Iterator[Batch]:
         for number in range(count):
             seed = run.seed_of(step, number)
-            yield make_batch(train, statistics, times, size, float(recipe["condition_dropout"]), seed)
+            yield make_batch(train, statistics, times, size, float(recipe["condition_dropout"]), seed, run.encoder)
 
     with (out / "diffusion-log.jsonl").open("a", encoding="utf8") as log:
         while state.step < steps:

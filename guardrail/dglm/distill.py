@@ -23,13 +23,14 @@ from torch import Tensor, nn
 from guardrail.dglm.devices import place
 from guardrail.dglm.diffusion_checkpoint import save_diffusion
 from guardrail.dglm.diffusion_data import Latents, load_latents
-from guardrail.dglm.diffusion_training import STATE, Report, network_of
+from guardrail.dglm.diffusion_training import STATE, Report, context_of, network_of
 from guardrail.dglm.latents import LatentStatistics, load
 from guardrail.dglm.network import Context, ProposalNetwork, levels_of, new_network
 from guardrail.dglm.propose import LOWEST
 from guardrail.dglm.run_state import RunState, average_weights, load_state, new_state, save_state
 from guardrail.dglm.time_sampling import LOG_SNR
 from guardrail.dglm.training import TrainingDiverged, learning_rate, read_recipe
+from guardrail.encoder import Encoder, load_encoder
 from guardrail.errors import ConfigurationError
 
 STUDENT_STATE = "student-state.safetensors"
@@ -85,16 +86,22 @@ def transfer(z: Tensor, x0: Tensor, here: Tensor, there: Tensor) -> Tensor:
 
 
 def draw(
-    latents: Latents, statistics: LatentStatistics, size: int, drop: float, seed: list[int]
+    latents: Latents,
+    statistics: LatentStatistics,
+    size: int,
+    drop: float,
+    seed: list[int],
+    encoder: Encoder | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Context]:
     """Draw (x0 (B, d), noise (B, d), times (B,), prefixes)."""
     rng = np.random.default_rng(seed)
-    x, before, known = latents.batch(rng, size)
-    kept = known & (rng.random(size) >= drop)
-    context = Context(torch.from_numpy(statistics.normalise(before)), torch.from_numpy(kept))
-    noise = torch.from_numpy(rng.standard_normal(x.shape, dtype=np.float32))
+    drawn = latents.batch(rng, size)
+    context = context_of(drawn, statistics, encoder).dropped(torch.from_numpy(rng.random(size) >= drop))
+    noise = torch.from_numpy(rng.standard_normal(drawn.x.shape, dtype=np.float32))
     times = torch.from_numpy(rng.random(size, dtype=np.float32))
-    return torch.from_numpy(statistics.normalise(x)), noise, 1.0 - times, context
+    if context.states is not None:
+        context = context.without_states(torch.from_numpy(rng.random(size) >= drop))
+    return torch.from_numpy(statistics.normalise(drawn.x)), noise, 1.0 - times, context
 
 
 def train_student(
@@ -132,11 +139,13 @@ def train_student(
     lesson = Distillation(student, target, teacher, 1.0 / int(settings["grid"])).to(placement.device)
     module = placement.wrap(lesson)
 
+    encoder = load_encoder(recipe["encoder"], device) if config.states else None
+
     def batches(step: int) -> Iterator[Any]:
         size, drop = int(recipe["micro_batch"]), float(recipe["condition_dropout"])
         for number in range(int(recipe["batch"]) // size):
             seed = [int(recipe["seed"]), 1, step, number, placement.rank]
-            yield [placement.move(part) for part in draw(latents, statistics, size, drop, seed)]
+            yield [placement.move(part) for part in draw(latents, statistics, size, drop, seed, encoder)]
 
     with (out / "student-log.jsonl").open("a", encoding="utf8") as log:
         while state.step < steps:

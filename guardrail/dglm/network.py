@@ -15,10 +15,11 @@ variances c and m = alpha^2 c + sigma^2 of z:
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,6 +27,9 @@ from torch.nn import functional as F
 from guardrail.dglm.denoiser import Gradient
 from guardrail.dglm.latents import Array, LatentStatistics
 from guardrail.errors import ConfigurationError, did_you_mean
+
+TokenStates = tuple[Array, npt.NDArray[np.bool_]]
+"""The encoder's states of the tokens that stand before (N, T, width), and which of them are real (N, T)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,11 @@ class Context:
 
     def dropped(self, keep: Tensor) -> Context:
         """Return the context with only the rows of `keep` (B,) known."""
-        return Context(self.before, self.known & keep, self.states, self.mask)
+        return replace(self, known=self.known & keep)
+
+    def without_states(self, keep: Tensor) -> Context:
+        """Return the context with only the rows of `keep` (B,) showing their token states."""
+        return self if self.mask is None else replace(self, mask=self.mask & keep[:, None])
 
 
 def levels_of(log_snr: Tensor) -> tuple[Tensor, Tensor]:
@@ -261,9 +269,19 @@ class NetworkDenoiser:
         return torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)).to(self._device)
 
 
-def numpy_context(network: ProposalNetwork, before: Array | None, rows: int) -> Context:
-    """Return the context of `rows` latents: normalised embeddings (rows, d), or the learned null for all."""
+def numpy_context(
+    network: ProposalNetwork, before: Array | None, rows: int, states: TokenStates | None = None
+) -> Context:
+    """Return the context of `rows` latents: normalised embeddings (rows, d), or the learned null for all.
+
+    Args:
+        states: token states of what stands before and their mask, (rows, T, width) and (rows, T); only a network with
+            `states` looks at them.
+    """
     device, dim = network.values.device, network.config.dim
     known = torch.full((rows,), before is not None, device=device)
     latent = np.zeros((rows, dim), dtype=np.float32) if before is None else before
-    return Context(torch.from_numpy(latent).to(device), known)
+    context = Context(torch.from_numpy(latent).to(device), known)
+    if before is None or states is None or not network.config.states:
+        return context
+    return replace(context, states=torch.from_numpy(states[0]).to(device), mask=torch.from_numpy(states[1]).to(device))

@@ -14,7 +14,7 @@ from functools import lru_cache
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from guardrail.dglm.phrase_table import PhraseTable
 from guardrail.dglm.plans import Plan, Proposed, SpanRequest, plan_candidates, plan_continuations, tidy
 from guardrail.dglm.propose import EDIT, Diffusion, gaussian_diffusion
 from guardrail.dglm.sampler import Cancelled
+from guardrail.dglm.token_states import token_states
 from guardrail.dglm.weighing import bad_clauses, weighty_words
 from guardrail.dglm.writer import DraftWriter, Line, Writer
 from guardrail.encoder import load_encoder
@@ -248,7 +249,7 @@ class Pipeline:
         return self.diffusion.propose(
             len(embeddings),
             request.guides,
-            before=self._before(work),
+            **self._before(work),
             start=embeddings,
             strength=request.strength,
             seed=request.seed,
@@ -262,14 +263,20 @@ class Pipeline:
         return self.diffusion.propose(
             request.candidates,
             request.guides,
-            before=self._before(work),
+            **self._before(work),
             seed=request.seed,
             cancelled=request.cancelled,
         ).embeddings
 
-    def _before(self, work: _Work) -> Array | None:
-        before = work.request.before
-        return work.encoder.encode([before])[0] if before.strip() else None
+    def _before(self, work: _Work) -> dict[str, Any]:
+        """What stands before, as `Diffusion.propose` takes it: the embedding, and the token states if it looks at them."""
+        text, network = work.request.before, self.diffusion.network
+        if not text.strip():
+            return {}
+        before = {"before": work.encoder.encode([text])[0]}
+        if network is None or not network.config.states:
+            return before
+        return {**before, "states": token_states(self.encoder, self.encoder.tokens([text]))}
 
 
 @lru_cache(maxsize=4)

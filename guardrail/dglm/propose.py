@@ -27,7 +27,7 @@ from guardrail.dglm.steering import Particles, Potential, Scorer
 from guardrail.errors import ConfigurationError, did_you_mean
 
 if TYPE_CHECKING:
-    from guardrail.dglm.network import ProposalNetwork
+    from guardrail.dglm.network import ProposalNetwork, TokenStates
 
 
 LOWEST = -8.0
@@ -118,6 +118,7 @@ class Diffusion:
         seed: int = 0,
         settings: ProposalSettings | None = None,
         scorer: Scorer | None = None,
+        states: TokenStates | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> Proposals:
         """Sample proposals as one batch.
@@ -129,6 +130,7 @@ class Diffusion:
                 denoised from there (SDEdit, Meng et al. 2022). None begins with pure noise.
             seed: the same arguments and seed give the same proposals.
             settings: see `ProposalSettings`. scorer: unit embeddings (N, d) to rewards (N,), for particles.
+            states: token states of what stands before, of 1 or `count` rows, for a network that looks at them.
             cancelled: asked between steps.
 
         Raises:
@@ -137,21 +139,13 @@ class Diffusion:
             ValueError: a count, strength, share of noise or shape out of range.
         """
         settings = ProposalSettings() if settings is None else settings
-        if count < 1 or not 0.0 < strength <= 1.0 or not 0.0 <= settings.fresh <= 1.0:
-            raise ValueError(
-                "proposals need count >= 1, 0 < strength <= 1 and 0 <= fresh <= 1, "
-                f"got {count}, {strength} and {settings.fresh}"
-            )
-        sample = sampler(settings.sampler)
-        began, rng = time.perf_counter(), np.random.default_rng(seed)
+        _check(count, strength, settings)
+        sample, began, rng = sampler(settings.sampler), time.perf_counter(), np.random.default_rng(seed)
         particles = self._particles(settings, scorer, rng)
         rows = count * (1 if particles is None else particles.group)
-        first = strength if start is not None else 1.0
         prefix = None if before is None else self._rows(before, count, rows)
-        denoiser, counters = self._denoiser(prefix, settings, rows)
-        z = rng.standard_normal((rows, self.statistics.dim), dtype=np.float32)
-        if start is not None:
-            z = self._noised(self._rows(start, count, rows), z, first, denoiser, settings)
+        denoiser, counters = self._denoiser(prefix, _repeated(states, rows), settings, rows)
+        first, z = self._first(start, strength, count, rows, denoiser, settings, rng)
         x0 = sample(
             z,
             self._guided(denoiser, guides, settings, rng),
@@ -163,13 +157,33 @@ class Diffusion:
             observe=particles,
             cancelled=cancelled,
         )
-        if particles is not None:
-            x0 = x0[particles.best(x0)]
-        # statistics of another sample may divide a dead dimension by its own tiny deviation: it stays at the mean
-        embeddings = self.statistics.denormalise(np.where(self.statistics.live, x0, np.float32(0.0)))
+        embeddings = self._embeddings(x0 if particles is None else x0[particles.best(x0)])
         allowed = Heads(guides, self.statistics).allowed(self.statistics.normalise(embeddings))
         evaluations = sum(counter.rows for counter in counters) / count
         return Proposals(embeddings, allowed, evaluations, time.perf_counter() - began)
+
+    def _first(
+        self,
+        start: Array | None,
+        strength: float,
+        count: int,
+        rows: int,
+        denoiser: Denoiser,
+        settings: ProposalSettings,
+        rng: np.random.Generator,
+    ) -> tuple[float, Array]:
+        """The time that sampling begins at, and the latents (rows, d) there: noise, or a draft that was noised."""
+        z = rng.standard_normal((rows, self.statistics.dim), dtype=np.float32)
+        if start is None:
+            return 1.0, z
+        return strength, self._noised(self._rows(start, count, rows), z, strength, denoiser, settings)
+
+    def _embeddings(self, x0: Array) -> Array:
+        """Unit embeddings of clean latents.
+
+        Statistics of another sample may divide a dead dimension by its own tiny deviation: it stays at the mean.
+        """
+        return self.statistics.denormalise(np.where(self.statistics.live, x0, np.float32(0.0)))
 
     def _rows(self, x: Array, count: int, rows: int) -> Array:
         """Normalised latents (rows, d) of unit embeddings (d,) or (count, d), each repeated for its particles."""
@@ -191,7 +205,7 @@ class Diffusion:
         return noised
 
     def _denoiser(
-        self, before: Array | None, settings: ProposalSettings, rows: int
+        self, before: Array | None, states: TokenStates | None, settings: ProposalSettings, rows: int
     ) -> tuple[Denoiser, tuple[Counted, ...]]:
         """Return the denoiser bound to its prefix, and what counts its evaluations."""
         network = self.student if settings.student else self.network
@@ -204,7 +218,7 @@ class Diffusion:
             return plain, (plain,)
         from guardrail.dglm.network import NetworkDenoiser, numpy_context
 
-        bound = Counted(NetworkDenoiser(network, numpy_context(network, before, rows)))
+        bound = Counted(NetworkDenoiser(network, numpy_context(network, before, rows, states)))
         if settings.cfg == 1.0 or before is None:
             return bound, (bound,)
         if settings.guide == "backward":
@@ -246,6 +260,22 @@ class Diffusion:
             every=settings.resample_every,
             rng=rng,
         )
+
+
+def _check(count: int, strength: float, settings: ProposalSettings) -> None:
+    if count < 1 or not 0.0 < strength <= 1.0 or not 0.0 <= settings.fresh <= 1.0:
+        raise ValueError(
+            "proposals need count >= 1, 0 < strength <= 1 and 0 <= fresh <= 1, "
+            f"got {count}, {strength} and {settings.fresh}"
+        )
+
+
+def _repeated(states: TokenStates | None, rows: int) -> TokenStates | None:
+    """Token states of `rows` latents, from those of one or of every proposal."""
+    if states is None:
+        return None
+    times = rows // len(states[0])
+    return np.repeat(states[0], times, axis=0), np.repeat(states[1], times, axis=0)
 
 
 def gaussian_diffusion(statistics: LatentStatistics) -> Diffusion:
