@@ -188,16 +188,18 @@ def train_step(
         group["lr"] = lr
     state.optimiser.zero_grad(set_to_none=True)
     token_total = form_total = count_total = 0.0
-    for prepare_batch in batches:
+    for number, prepare_batch in enumerate(batches):
         prefix, target = prepare_batch()
         token_loss, form_loss, count = decoder_loss(state.decoder, prefix, target, index)
+        if not math.isfinite(token_loss.item() + form_loss.item()):
+            raise TrainingDiverged(
+                f"the loss is not finite at step {state.step}, micro-batch {number}; the last checkpoint is kept"
+            )
         loss = (token_loss + FORM_LOSS_WEIGHT * form_loss) / 1000.0  # rescaled by the true count below
         loss.backward()  # type: ignore[no-untyped-call]
         token_total += token_loss.item()
         form_total += form_loss.item()
         count_total += count.item()
-    if not math.isfinite(token_total + form_total):
-        raise TrainingDiverged(f"the loss is not finite at step {state.step}; the last checkpoint is kept")
     for parameter in state.decoder.parameters():
         if parameter.grad is not None:
             parameter.grad.mul_(1000.0 / count_total)

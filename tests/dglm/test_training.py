@@ -124,7 +124,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     monkeypatch.setattr(
         training, "decoder_loss", lambda *args: tuple(torch.tensor(np.nan, requires_grad=True) for _ in range(3))
     )
-    with pytest.raises(training.TrainingDiverged, match="step 0"):
+    with pytest.raises(training.TrainingDiverged, match="step 0, micro-batch 0"):
         training.train_decoder(path, data, tmp_path / "run", report=lambda row: None)
     assert not (tmp_path / "run" / "state.safetensors").exists()
 
