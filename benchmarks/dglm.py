@@ -3,7 +3,8 @@
 Both sides alternate in one process on the same sentences, on a GPU where there is one, else on the CPU. Prints one JSON
 object: median milliseconds, their ratio, the share of each stage, rewrites and diffusion proposals per second, and how far
 the decoder is from its floor: the bytes of its weights over the device's measured bandwidth, or the operations of a
-step's tokens over its measured rate, whichever takes longer. Absolute times depend on the machine; the ratios are the claim.
+step's tokens over its measured rate, whichever takes longer. Without a GPU all times are processor times, so that other work
+on the machine does not count. Absolute times depend on the machine; the ratios are the claim.
 """
 
 from __future__ import annotations
@@ -36,16 +37,16 @@ SENTENCES = (
 CANDIDATES = 8
 
 
-def synchronise() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
 def milliseconds(work: Callable[[], object]) -> float:
-    synchronise()
+    """Processor time of the work; with a GPU, wall-clock time until it is done."""
+    if not torch.cuda.is_available():
+        started = time.process_time()
+        work()
+        return (time.process_time() - started) * 1000.0
+    torch.cuda.synchronize()
     started = time.perf_counter()
     work()
-    synchronise()
+    torch.cuda.synchronize()
     return (time.perf_counter() - started) * 1000.0
 
 
