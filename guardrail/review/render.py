@@ -111,6 +111,20 @@ def clock(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%d %H:%M UTC")
 
 
+_BROWSERS = {"Edg": "Edge", "OPR": "Opera", "Firefox": "Firefox", "Chrome": "Chrome", "Safari": "Safari"}
+_SYSTEMS = {
+    "Android": "Android", "iPhone": "iPhone", "iPad": "iPad", "Windows": "Windows", "Mac OS": "macOS", "Linux": "Linux",
+}  # fmt: skip
+
+
+def browser(agent: str) -> str:
+    """What a browser says of itself, as people call it; the first match counts, as most of them name others too."""
+    name, system = (
+        next((shown for mark, shown in known.items() if mark in agent), "") for known in (_BROWSERS, _SYSTEMS)
+    )
+    return f"{name} on {system}" if name and system else name or system or agent[:60] or "unknown browser"
+
+
 def number(value: float | None) -> str:
     """A risk or score with two digits."""
     return "–" if value is None or math.isnan(value) else f"{value:.2f}"
@@ -126,7 +140,9 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(ago=ago, clock=clock, number=number, words=lambda name: str(name).replace("_", " "))
+    made.filters.update(
+        ago=ago, browser=browser, clock=clock, number=number, words=lambda name: str(name).replace("_", " ")
+    )
     made.globals.update(
         asset=lambda name: f"/static/{name}?v={static(name)[1]}",
         STATES=STATES,

@@ -16,6 +16,7 @@ from guardrail.review import accounts, limits, tables
 from guardrail.review.database import reading, writing
 from guardrail.review.keys import Signer, digest
 from guardrail.review.passwords import Passwords
+from guardrail.review.render import browser
 
 
 def sign_in(office: Any, client: Any, name: str, password: str, **more: str) -> Any:
@@ -201,3 +202,21 @@ def test_a_mark_is_good_for_one_purpose_and_one_key() -> None:
     assert Signer().read(Signer().sign("x", "p"), "p") is None
     with pytest.raises(ConfigurationError, match="at least 32"):
         Signer("short")
+
+
+@pytest.mark.parametrize(
+    ("agent", "shown"),
+    [
+        (
+            "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0 Safari/537.36",
+            "Chrome on Linux",
+        ),
+        ("Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 Chrome/130.0 Safari/537.36 Edg/130.0", "Edge on Windows"),
+        ("Mozilla/5.0 (Macintosh; Intel Mac OS X 14.1; rv:132.0) Gecko/20100101 Firefox/132.0", "Firefox on macOS"),
+        ("Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) Version/17.0 Mobile Safari/604.1", "Safari on iPhone"),
+        ("curl/8.5", "curl/8.5"),
+        ("", "unknown browser"),
+    ],
+)
+def test_sessions_are_named_as_people_name_browsers(agent: str, shown: str) -> None:
+    assert browser(agent) == shown
