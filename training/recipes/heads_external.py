@@ -4,7 +4,8 @@
 
 Most of these sets may be used for measuring only. `unintended-bias-madlibs` is a bias test: half of the sentences about
 every group of people are toxic, by template, so a fair head ranks them equally well whatever the group. Both tiers read
-the first 64 word pieces of a text; the frozen lower layers are computed once for both.
+the first 64 word pieces of a text; the frozen lower layers are computed once for both. `--beside NAME=FILE` measures
+another tuned network, and `--heads NAME=FOLDER` other linear heads, on the same rows under that name.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from guardrail.classifiers.linear import list_heads, load_head
+from guardrail.classifiers.linear import SHIPPED as HEADS
+from guardrail.classifiers.linear import read_head
 from guardrail.classifiers.network import Trunk
 from guardrail.classifiers.tuned import SHIPPED, load_tuned
 from guardrail.encoder import Encoder, load_encoder
@@ -53,22 +55,26 @@ def test_rows(folder: Path, files: Sequence[str], limit: int) -> list[LabelledTe
     return rows[:limit]
 
 
-def both_tiers(rows: Sequence[LabelledText], encoder: Encoder) -> dict[str, dict[str, Floats]]:
-    """Tier to head to (N,) probabilities."""
+def scores_of(
+    rows: Sequence[LabelledText], encoder: Encoder, networks: Mapping[str, Path], folders: Mapping[str, Path]
+) -> dict[str, dict[str, Floats]]:
+    """Name of a network or a folder of heads to head to (N,) probabilities."""
     with tempfile.TemporaryDirectory() as folder:
         sequences = [cut(ids, TOKENS) for ids in encoder.tokens([row.text for row in rows])]
         states = TrunkStates(sequences, Path(folder), encoder.dim)
         states.fill(Trunk(encoder.transformer, FROZEN))
         vectors = sentence_vectors(encoder, states)
-        linear = {name: vectors @ load_head(name).weight + load_head(name).bias for name in list_heads()}
-        tuned: dict[str, Floats] = {}
-        if SHIPPED.is_file():
-            network = load_tuned(encoder)
+        found: dict[str, dict[str, Floats]] = {}
+        for title, folder_of_heads in folders.items():
+            heads = {path.stem: read_head(path) for path in sorted(folder_of_heads.glob("*.safetensors"))}
+            found[title] = {name: vectors @ head.weight + head.bias for name, head in heads.items()}
+        for title, path in networks.items():
+            network = load_tuned(encoder, path)
             logits = score_states(network.upper, states)
-            tuned = {name: logits[:, column] for column, name in enumerate(network.facts.heads)}
+            found[title] = {name: logits[:, column] for column, name in enumerate(network.facts.heads)}
     return {
-        tier: {name: np.asarray(1 / (1 + np.exp(-np.clip(values, -30, 30)))) for name, values in found.items()}
-        for tier, found in (("linear", linear), ("tuned", tuned))
+        title: {name: np.asarray(1 / (1 + np.exp(-np.clip(values, -30, 30)))) for name, values in scores.items()}
+        for title, scores in found.items()
     }
 
 
@@ -94,12 +100,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("guardrail/pretrained/tuned/external.json"))
     parser.add_argument("--limit", type=int, default=1_500, help="test rows of each set")
     parser.add_argument("--bias-limit", type=int, default=6_000, help="rows of the bias test")
+    parser.add_argument("--beside", action="append", default=[], help="NAME=FILE of another tuned network")
+    parser.add_argument("--heads", action="append", default=[], help="NAME=FOLDER of other linear heads")
     arguments = parser.parse_args()
     encoder = load_encoder()
+    networks = {"tuned": SHIPPED} if SHIPPED.is_file() else {}
+    networks |= {name: Path(path) for name, path in (each.split("=", 1) for each in arguments.beside)}
+    folders = {"linear": HEADS}
+    folders |= {name: Path(path) for name, path in (each.split("=", 1) for each in arguments.heads)}
     parts = {title: test_rows(arguments.data, files, arguments.limit) for title, (files, _) in SETS.items()}
     parts[BIAS] = test_rows(arguments.data, (BIAS,), arguments.bias_limit)
     pool = [replace(row, source=title) for title, rows in parts.items() for row in rows]
-    everything = both_tiers(pool, encoder)
+    everything = scores_of(pool, encoder, networks, folders)
     document: dict[str, Any] = {
         "rows_per_set": arguments.limit,
         "bias_rows": arguments.bias_limit,
