@@ -11,13 +11,14 @@ import numpy as np
 from guardrail.classifiers.tuned import tuned_facts
 from guardrail.evaluate.data import LabelledText
 from guardrail.learn.report import mean_and_interval
-from guardrail.learn.tuned_session import TunedFigures
+from guardrail.learn.tuned_data import CHARACTERS, MAX_TOKENS
+from guardrail.learn.tuned_session import MEASURED, TunedFigures
 
 LIMITS = (
     "English. Other languages reach the network as word fragments: there the probability means little.",
     (
-        "At most 240 characters and 48 word pieces of a text were read in training and for these figures; in use, long texts "
-        "are judged sentence by sentence."
+        f"At most {CHARACTERS} characters and {MAX_TOKENS} word pieces of a text were read in training and for these "
+        "figures; in use, long texts are judged sentence by sentence."
     ),
     "Irony, quotation, reclaimed words and context that stands elsewhere are often misread.",
     "Labels come from projects that disagree about the same text: figures on other sources are lower than these.",
@@ -61,8 +62,8 @@ def render_tuned(
         _table(("", ""), pairs),
         "## Figures",
         (
-            "On test rows of the same sources, at most 40 of each source and side (rare positives are all kept); in "
-            "brackets 95% bootstrap intervals. *Linear* is the shipped linear head on the same rows."
+            f"On test rows of the same sources, at most {MEASURED['test'].cap} of each source and side (rare positives "
+            "are all kept); in brackets 95% bootstrap intervals. *Linear* is the shipped linear head on the same rows."
         ),
         _table(("Label", "Rows", "Positive", "AUROC", "Linear", "AUPRC", "Recall at 1% FPR", "ECE"), _rows(figures)),
         "## By source",
@@ -70,7 +71,7 @@ def render_tuned(
         "## Training data",
         (
             "Sources with the same label are weighted so that a large one does not set the style; some texts that name a "
-            "group of people were read with another group's name."
+            "group of people were read with another group's name, some short ones with some words disguised."
         ),
         _table(("Source", "Rows", "Origin and licence"), data),
         "## Limits",

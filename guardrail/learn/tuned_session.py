@@ -114,9 +114,7 @@ class TunedSession:
         self.encoder = encoder
         self.folder = folder
         self.drawn = rows_to_learn(rows, self.heads, Sampling(seed=seed))
-        self.training = TunedTraining(
-            self.drawn, self.heads, encoder, folder, plan or TunePlan(seed=seed), start=start
-        )
+        self.training = TunedTraining(self.drawn, self.heads, encoder, folder, plan or TunePlan(seed=seed), start=start)
         self.parts = {
             split: draw([row for row in rows if row.split == split], self.heads, sampling)
             for split, sampling in MEASURED.items()

@@ -236,7 +236,7 @@ def test_all_heads_of_all_rules_are_one_matrix_product() -> None:
     }
     bundle = compile_policy(policy, heads, policy.document.classifiers.keys() - heads.keys())
     assert bundle.heads == tuple(linear)
-    assert len(linear) == 11
+    assert len(linear) == 12
     assert bundle.weight.shape == (len(linear), D)
     assert bundle.weight.dtype == bundle.bias.dtype == np.float32
     for position, name in enumerate(linear):
