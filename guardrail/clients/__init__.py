@@ -11,7 +11,7 @@ from guardrail.errors import ConfigurationError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from guardrail.clients.exchange import Moderator
+    from guardrail.clients.moderator import Moderator
     from guardrail.policy.loader import Policy
     from guardrail.settings import Settings
     from guardrail.types import Outcome

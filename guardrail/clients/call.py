@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from guardrail.clients.event_stream import EventStream
-from guardrail.clients.exchange import Exchange, Moderator, Steps
+from guardrail.clients.exchange import Exchange
 from guardrail.clients.ledger import EXTENSION, Ledger, remember
 from guardrail.clients.memory import Memory
+from guardrail.clients.moderator import Moderator, Steps
 from guardrail.errors import GuardrailError, ModerationError, UnsupportedPath
 from guardrail.wire import documents
 from guardrail.wire.pieces import Event

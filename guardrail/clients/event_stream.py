@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from guardrail.clients.exchange import MALFORMED, Exchange, Steps, malformed
+from guardrail.clients.exchange import Exchange
 from guardrail.clients.ledger import remember
+from guardrail.clients.moderator import Steps
+from guardrail.clients.reading import MALFORMED, malformed
 from guardrail.errors import ModerationError
 from guardrail.wire import documents
 from guardrail.wire.pieces import DONE, Event

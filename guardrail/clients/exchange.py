@@ -6,80 +6,29 @@ without repair) and are sent the decisions; `guardrail.clients.driving` drives t
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from guardrail.clients.ledger import Ledger
 from guardrail.clients.memory import WITHHELD, Memory, Verdict
+from guardrail.clients.moderator import Check, Moderator, Steps
 from guardrail.clients.named import conversation_of, subject_of
-from guardrail.errors import Blocked, ModerationError
-from guardrail.policy.loader import Policy
-from guardrail.settings import Settings
+from guardrail.clients.reading import readable
+from guardrail.clients.turns import first_new, runs, units_of
+from guardrail.errors import Blocked
 from guardrail.stream import StreamModerator
 from guardrail.types import Action, Decision, Passage, Stage, State
 from guardrail.wire import documents
 from guardrail.wire.formats import WireFormat, strip_marks
 from guardrail.wire.pieces import Form, Piece, Role, Turn, Unscanned
-from guardrail.wire.units import JoinedUnit, Removed, TextUnit, Unit, unit_of
+from guardrail.wire.units import Removed, Unit, unit_of
 
-if TYPE_CHECKING:
-    from guardrail.audit.store import AuditStore
-
-__all__ = ["MALFORMED", "Admission", "Check", "Exchange", "Moderator", "Steps", "malformed", "readable"]
+__all__ = ["Admission", "Exchange"]
 
 _CONTEXT_TURNS = 6  # earlier turns that a text is judged with
 _CONTEXT_CHARS = 1000  # of each of them, from its end
 _PLACEHOLDER = "[withheld by moderation]"
-
-Steps = Generator[Any, Any, Any]
-
-
-class Moderator(Protocol):
-    """What clients need of `guardrail.Guardrail`."""
-
-    @property
-    def policy(self) -> Policy:
-        """The policy in force."""
-
-    @property
-    def settings(self) -> Settings:
-        """The settings in force."""
-
-    @property
-    def audit(self) -> AuditStore:
-        """Where decisions are recorded."""
-
-    def moderate(
-        self,
-        passages: Sequence[Passage],
-        *,
-        request_id: str | None = None,
-        conversation: str | None = None,
-        subject: str | None = None,
-    ) -> list[Decision]:
-        """Judge, repair and record."""
-
-    async def amoderate(
-        self,
-        passages: Sequence[Passage],
-        *,
-        request_id: str | None = None,
-        conversation: str | None = None,
-        subject: str | None = None,
-    ) -> list[Decision]:
-        """The same without blocking the event loop."""
-
-    def check_many(self, passages: Sequence[Passage]) -> list[Decision]:
-        """Judge only."""
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """Passages to be judged and neither repaired nor recorded."""
-
-    passages: tuple[Passage, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,31 +48,6 @@ class _Planned:
     new: bool
     key: bytes
     same: list[Unit] = field(default_factory=list)
-
-
-MALFORMED = (KeyError, IndexError, TypeError, AttributeError, ValueError, RecursionError)
-"""What reading a document of an unexpected shape raises."""
-
-
-def malformed(what: str, error: Exception) -> ModerationError:
-    """The error for a document that could not be read."""
-    return ModerationError(
-        f"{what} has a shape that guardrail does not know ({type(error).__name__}: {error}), so it could not be judged and "
-        "was not passed on."
-    )
-
-
-@contextmanager
-def readable(what: str) -> Iterator[None]:
-    """Turn the exceptions of reading a document of an unexpected shape into a clear refusal.
-
-    Raises:
-        ModerationError: naming the document; the cause is chained.
-    """
-    try:
-        yield
-    except MALFORMED as error:
-        raise malformed(what, error) from error
 
 
 class Exchange:
@@ -201,13 +125,13 @@ class Exchange:
 
     def _plan(self, turns: Sequence[Turn]) -> tuple[list[_Planned], list[Unscanned]]:
         """The units that must be judged, oldest first; what is remembered is applied at once."""
-        first_new = _first_new(turns)
+        beginning = first_new(turns)
         planned: dict[tuple[bytes, bool], _Planned] = {}
         notes: list[Unscanned] = []
         context: tuple[str, ...] = ()
-        for start, end in _runs(turns):
-            run, new = turns[start:end], end > first_new
-            for unit in _units(run, context):
+        for start, end in runs(turns):
+            run, new = turns[start:end], end > beginning
+            for unit in units_of(run, context):
                 self._recall(planned, unit, run[0].role, new)
             if run[0].role is not Role.SYSTEM:
                 said = "\n".join(piece.text for turn in run for piece in turn.pieces)
@@ -388,33 +312,3 @@ class Exchange:
 def withheld(decisions: Sequence[Decision]) -> Decision | None:
     """The first decision that delivers nothing, else the first one of all (whose repair could not be put in place)."""
     return next((decision for decision in decisions if decision.text is None), decisions[0] if decisions else None)
-
-
-def _first_new(turns: Sequence[Turn]) -> int:
-    """Index of the first turn after the last answer. A last assistant turn is a beginning that the caller wants continued."""
-    for index in range(len(turns) - 1, 0, -1):
-        if turns[index].role is not Role.ASSISTANT and turns[index - 1].role is Role.ASSISTANT:
-            return index
-    return 0
-
-
-def _runs(turns: Sequence[Turn]) -> Iterator[tuple[int, int]]:
-    """Consecutive turns of the user together, every other turn by itself."""
-    start = 0
-    for index in range(1, len(turns) + 1):
-        joined = index < len(turns) and turns[index].role is Role.USER and turns[start].role is Role.USER
-        if not joined:
-            if index > start:
-                yield start, index
-            start = index
-
-
-def _units(run: Sequence[Turn], context: tuple[str, ...]) -> list[Unit]:
-    """The user's plain words as one unit, every other text by itself."""
-    pieces = [piece for turn in run for piece in turn.pieces if piece.text]
-    role = run[0].role
-    if role is Role.SYSTEM:
-        return [TextUnit(replace(piece, form=Form.OPAQUE), context) for piece in pieces]
-    joined = [p for p in pieces if role is Role.USER and p.form is Form.TEXT and p.stage is Stage.INPUT and p.remove]
-    units: list[Unit] = [JoinedUnit(joined, context)] if joined else []
-    return units + [unit_of(piece, context) for piece in pieces if piece not in joined]

@@ -10,9 +10,10 @@ from typing import Any, Self
 
 from guardrail.clients.arguments import Arguments
 from guardrail.clients.driving import adrive, apump, drive, pump
-from guardrail.clients.exchange import Admission, Exchange, Moderator
+from guardrail.clients.exchange import Admission, Exchange
 from guardrail.clients.ledger import EXTENSION, Ledger
 from guardrail.clients.memory import Memory
+from guardrail.clients.moderator import Moderator
 from guardrail.errors import UnsupportedPath
 from guardrail.wire.pieces import Event
 from guardrail.wire.routes import FORMATS

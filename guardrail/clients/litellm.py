@@ -10,9 +10,9 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from guardrail.clients.exchange import Moderator
 from guardrail.clients.functions import installed, mark
 from guardrail.clients.litellm_call import LitellmCalls
+from guardrail.clients.moderator import Moderator
 from guardrail.errors import ConfigurationError, UnsupportedPath
 
 __all__ = ["guarded", "is_litellm"]

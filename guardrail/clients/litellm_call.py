@@ -8,10 +8,12 @@ from typing import Any
 
 from guardrail.clients.arguments import plain, plain_value
 from guardrail.clients.driving import adrive, apump, drive, pump
-from guardrail.clients.exchange import Admission, Exchange, Moderator, readable
+from guardrail.clients.exchange import Admission, Exchange
 from guardrail.clients.ledger import EXTENSION, remember
 from guardrail.clients.litellm_objects import native_event, native_response, plain_document
 from guardrail.clients.memory import Memory
+from guardrail.clients.moderator import Moderator
+from guardrail.clients.reading import readable
 from guardrail.wire.pieces import DONE, Event
 from guardrail.wire.routes import FORMATS
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from guardrail.clients.call import ERROR_EXTENSION, Session
-from guardrail.clients.exchange import Moderator
 from guardrail.clients.ledger import EXTENSION, remember
+from guardrail.clients.moderator import Moderator
 from guardrail.clients.transport import guarded_http_client
 from guardrail.errors import GuardrailError, UnsupportedPath
 
