@@ -43,7 +43,7 @@ def record(store: AuditStore, policy: Any, community: str, prefix: str, count: i
     for index in range(count):
         key = f"{prefix}-{index}"
         store.record([decision(key, policy)], policy=policy, community=community)
-        print(key, flush=True)  # noqa: T201 - the parent reads it
+        print(f"{key}\n", end="", flush=True)  # noqa: T201 - the parent reads it; one write, or two processes mix their lines
 
 
 def main() -> None:
