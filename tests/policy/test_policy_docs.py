@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from guardrail.policy import load_policy
 from guardrail.policy.corpus import load_corpus
-from guardrail.policy.schema import Guides, PolicyDocument, RewriteSpec, Rule
+from guardrail.policy.schema import Guides, Hold, PolicyDocument, RewriteSpec, Rule
 from guardrail.settings import Settings, load_settings
 
 DOCS = (Path(__file__).parents[2] / "docs" / "policy.md").read_text(encoding="utf-8")
@@ -39,11 +39,14 @@ def test_the_first_example_does_what_its_comments_say(load) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prefix", "model"), [("", PolicyDocument), ("rules.*.", Rule), ("guides.", Guides), ("rewrite.", RewriteSpec)]
+    ("prefix", "model"),
+    [("", PolicyDocument), ("rules.*.", Rule), ("guides.", Guides), ("rewrite.", RewriteSpec), ("hold.", Hold)],
 )
 def test_every_key_stands_in_the_table(prefix: str, model: type[BaseModel]) -> None:
     missing = [
-        name for name in model.model_fields if f"`{prefix}{name}`" not in DOCS and name not in {"guides", "rewrite"}
+        name
+        for name in model.model_fields
+        if f"`{prefix}{name}`" not in DOCS and name not in {"guides", "hold", "rewrite"}
     ]
     assert missing == []
 
