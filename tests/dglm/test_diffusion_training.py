@@ -124,10 +124,10 @@ def test_latents_go_on_where_they_stopped(recipe: tuple[Path, Path], run: Path, 
     assert np.array_equal(one.x, two.x)
     assert np.array_equal(one.before, two.before)
     assert count == len(one.x)
-    x, before, known = one.batch(np.random.default_rng(0), 64)
-    assert not before[~known].any()
-    assert 0 < known.sum() < 64
-    assert np.allclose(np.linalg.norm(x, axis=1), 1.0, atol=1e-2)
+    drawn = one.batch(np.random.default_rng(0), 64)
+    assert not drawn.before[~drawn.known].any()
+    assert 0 < drawn.known.sum() < 64
+    assert np.allclose(np.linalg.norm(drawn.x, axis=1), 1.0, atol=1e-2)
 
 
 def test_latents_of_another_encoder_are_refused(recipe: tuple[Path, Path], run: Path, tmp_path: Path) -> None:
