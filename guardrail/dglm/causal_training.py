@@ -183,9 +183,7 @@ def _state_of(writer: CausalWriter, settings: Mapping[str, Any]) -> RunState:
 def _step(run: _Run, state: RunState, spoiler: Spoiler, lr: float) -> dict[str, Any]:
     """One optimiser step; the loss is the mean over the tokens of all its micro-batches."""
     settings, noise = run.recipe["optimiser"], float(run.recipe["noise_augmentation"])
-    for group in state.optimiser.param_groups:
-        group["lr"] = lr
-    state.optimiser.zero_grad(set_to_none=True)
+    state.begin(lr)
     torch.manual_seed((int(run.recipe["seed"]) * 1_000_003 + state.step) * 64 + run.placement.rank)
     batches = run.examples(spoiler, state.step)
     total = tokens = 0.0
@@ -200,16 +198,7 @@ def _step(run: _Run, state: RunState, spoiler: Spoiler, lr: float) -> dict[str, 
             run.placement.backward(loss / 1000.0)  # rescaled by the true count below
         total, tokens = total + loss.item(), tokens + count.item()
     everywhere = run.placement.mean(tokens)  # gradients are means over the processes
-    for parameter in state.model.parameters():
-        if parameter.grad is not None:
-            parameter.grad.mul_(1000.0 / everywhere)
-    torch.nn.utils.clip_grad_norm_(state.model.parameters(), float(settings["clip"]))
-    state.optimiser.step()
-    decay = min(float(settings["ema"]), (1.0 + state.step) / (10.0 + state.step))
-    with torch.no_grad():
-        for name, parameter in state.model.named_parameters():
-            state.average[name].lerp_(parameter, 1.0 - decay)
-    state.step += 1
+    state.advance(float(settings["clip"]), float(settings["ema"]), 1000.0 / everywhere)
     return {"loss": total / tokens, "tokens": tokens, "lr": lr}
 
 

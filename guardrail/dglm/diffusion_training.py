@@ -125,9 +125,7 @@ def train_step(state: RunState, batches: Iterator[Batch], count: int, lr: float,
     Raises:
         TrainingDiverged: the loss is not finite; the weights are those before the step.
     """
-    for group in state.optimiser.param_groups:
-        group["lr"] = lr
-    state.optimiser.zero_grad(set_to_none=True)
+    state.begin(lr)
     total = 0.0
     for number in range(count):
         batch = run.placement.move(next(batches))
@@ -144,13 +142,7 @@ def train_step(state: RunState, batches: Iterator[Batch], count: int, lr: float,
         seen, lost = run.placement.gather(batch.log_snr), run.placement.gather(found.detach())
         run.times.learn(seen.cpu(), lost.cpu())  # the same in every process
         total += loss.item()
-    torch.nn.utils.clip_grad_norm_(state.model.parameters(), run.clip)
-    state.optimiser.step()
-    decay = min(run.ema, (1.0 + state.step) / (10.0 + state.step))
-    with torch.no_grad():
-        for name, parameter in state.model.named_parameters():
-            state.average[name].lerp_(parameter, 1.0 - decay)
-    state.step += 1
+    state.advance(run.clip, run.ema)
     return total
 
 

@@ -33,6 +33,31 @@ class RunState:
     step: int = 0
     extra: dict[str, Tensor] = field(default_factory=dict)
 
+    def begin(self, lr: float) -> None:
+        """Set the learning rate of the next step and forget the gradients of the last."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        self.optimiser.zero_grad(set_to_none=True)
+
+    def advance(self, clip: float, ema: float, scale: float = 1.0) -> None:
+        """Take one optimiser step with the gradients that are there, and move the average.
+
+        Args:
+            clip: largest norm of the gradient. ema: decay of the average; less in the first steps. scale: of the gradients,
+                before they are clipped.
+        """
+        if scale != 1.0:
+            for parameter in self.model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(scale)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), clip)
+        self.optimiser.step()
+        decay = min(ema, (1.0 + self.step) / (10.0 + self.step))
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                self.average[name].lerp_(parameter, 1.0 - decay)
+        self.step += 1
+
 
 def new_state(model: nn.Module, settings: Mapping[str, Any]) -> RunState:
     """Wrap a model with its optimiser and moving average."""

@@ -10,15 +10,13 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from guardrail.dglm import checkpoint, latents
@@ -31,25 +29,17 @@ from guardrail.dglm.decoder import Decoder, DecoderConfig, warm_start
 from guardrail.dglm.guidance import Guide
 from guardrail.dglm.loss import decoder_loss, output_index
 from guardrail.dglm.prompt import noise_latent
+from guardrail.dglm.run_state import RunState, average_weights, load_state, new_state, save_state
 from guardrail.encoder import Encoder, load_encoder
 from guardrail.errors import ConfigurationError, GuardrailError
 
 FORM_LOSS_WEIGHT = 0.3
+STATE = "state.safetensors"
 Report = Callable[[dict[str, Any]], None]
 
 
 class TrainingDiverged(GuardrailError):
     """The loss became NaN or infinite; the last checkpoint is kept."""
-
-
-@dataclass(slots=True)
-class TrainingState:
-    """What a checkpoint holds."""
-
-    decoder: Decoder
-    average: dict[str, Tensor]  # exponential moving average of the weights
-    optimiser: torch.optim.AdamW
-    step: int = 0
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -181,16 +171,18 @@ def learning_rate(step: int, steps: int, settings: Mapping[str, Any]) -> float:
 
 
 def train_step(
-    state: TrainingState, batches: list[Any], lr: float, settings: Mapping[str, Any], index: Tensor
+    state: RunState, decoder: Decoder, batches: list[Any], lr: float, settings: Mapping[str, Any], index: Tensor
 ) -> dict[str, float]:
-    """One optimiser step over prepared micro-batches (callables, so that only one graph is alive at a time)."""
-    for group in state.optimiser.param_groups:
-        group["lr"] = lr
-    state.optimiser.zero_grad(set_to_none=True)
+    """One optimiser step over prepared micro-batches (callables, so that only one graph is alive at a time).
+
+    Raises:
+        TrainingDiverged: the loss is not finite; the weights are those before the step.
+    """
+    state.begin(lr)
     token_total = form_total = count_total = 0.0
     for number, prepare_batch in enumerate(batches):
         prefix, target = prepare_batch()
-        token_loss, form_loss, count = decoder_loss(state.decoder, prefix, target, index)
+        token_loss, form_loss, count = decoder_loss(decoder, prefix, target, index)
         if not math.isfinite(token_loss.item() + form_loss.item()):
             raise TrainingDiverged(
                 f"the loss is not finite at step {state.step}, micro-batch {number}; the last checkpoint is kept"
@@ -200,16 +192,7 @@ def train_step(
         token_total += token_loss.item()
         form_total += form_loss.item()
         count_total += count.item()
-    for parameter in state.decoder.parameters():
-        if parameter.grad is not None:
-            parameter.grad.mul_(1000.0 / count_total)
-    torch.nn.utils.clip_grad_norm_(state.decoder.parameters(), float(settings["clip"]))
-    state.optimiser.step()
-    decay = min(float(settings["ema"]), (1.0 + state.step) / (10.0 + state.step))
-    with torch.no_grad():
-        for name, parameter in state.decoder.named_parameters():
-            state.average[name].lerp_(parameter, 1.0 - decay)
-    state.step += 1
+    state.advance(float(settings["clip"]), float(settings["ema"]), 1000.0 / count_total)
     return {"loss": token_total / count_total, "form_loss": form_total / count_total, "tokens": count_total}
 
 
@@ -222,48 +205,6 @@ def validation_loss(decoder: Decoder, batches: list[Any], index: Tensor) -> dict
             parts = decoder_loss(decoder, prefix, target, index)
             totals += [part.item() for part in parts]
     return {"validation_loss": totals[0] / totals[2], "validation_form_loss": totals[1] / totals[2]}
-
-
-def new_state(decoder: Decoder, settings: Mapping[str, Any]) -> TrainingState:
-    """Wrap a decoder with its optimiser and moving average."""
-    optimiser = torch.optim.AdamW(
-        decoder.parameters(),
-        lr=float(settings["lr"]),
-        betas=tuple(settings["betas"]),
-        weight_decay=float(settings["weight_decay"]),
-    )
-    average = {name: parameter.detach().clone() for name, parameter in decoder.named_parameters()}
-    return TrainingState(decoder, average, optimiser)
-
-
-def save_state(state: TrainingState, folder: Path) -> None:
-    """Write weights, average and optimiser moments; the rename makes it atomic."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {f"model.{name}": p.detach() for name, p in state.decoder.named_parameters()}
-    tensors |= {f"average.{name}": tensor for name, tensor in state.average.items()}
-    for name, parameter in state.decoder.named_parameters():
-        for key, value in state.optimiser.state.get(parameter, {}).items():
-            tensors[f"optimiser.{key}.{name}"] = value
-    temporary = folder / "state.tmp"
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, {"step": str(state.step)})
-    temporary.replace(folder / "state.safetensors")
-
-
-def load_state(state: TrainingState, folder: Path) -> bool:
-    """Restore what `save_state` wrote into `state`; False where there is nothing to restore."""
-    path = folder / "state.safetensors"
-    if not path.exists():
-        return False
-    tensors = load_file(path)
-    with safe_open(path, "pt") as opened:
-        state.step = int(opened.metadata()["step"])
-    with torch.no_grad():
-        for name, parameter in state.decoder.named_parameters():
-            parameter.copy_(tensors[f"model.{name}"])
-            state.average[name].copy_(tensors[f"average.{name}"])
-            keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"optimiser.{key}.{name}" in tensors]
-            state.optimiser.state[parameter] = {key: tensors[f"optimiser.{key}.{name}"].clone() for key in keys}
-    return True
 
 
 def training_aims(recipe: Mapping[str, Any], guides: Mapping[str, Guide]) -> Aims:
@@ -316,7 +257,7 @@ def train_decoder(
     index = output_index(decoder)
     settings = recipe["optimiser"]
     state = new_state(decoder, settings)
-    load_state(state, out)
+    load_state(state, out, STATE)
     source = BatchSource(recipe, corpus, codec, aims)
     held_aside = load_corpus(recipe, data, project, int(recipe["seed"]), split="test")
     validate = BatchSource(recipe, held_aside, codec, aims, "validation_mixture")
@@ -331,7 +272,7 @@ def train_decoder(
             started, step = time.perf_counter(), state.step
             torch.manual_seed(int(recipe["seed"]) * 1_000_003 + step)
             lr = learning_rate(step, int(recipe["steps"]), settings)
-            row: dict[str, Any] = train_step(state, prepared(source(step), noise), lr, settings, index)
+            row: dict[str, Any] = train_step(state, decoder, prepared(source(step), noise), lr, settings, index)
             seconds = time.perf_counter() - started
             row |= {
                 "step": state.step,
@@ -341,7 +282,7 @@ def train_decoder(
                 "examples_per_second": recipe["batch"] / seconds,
             }
             if state.step % int(recipe["checkpoint_every"]) == 0 or state.step == steps:
-                save_state(state, out)
+                save_state(state, out, STATE)
                 row |= validation_loss(
                     decoder, prepared([b for i in range(3) for b in validate(10**6 + i)], 0.0), index
                 )
@@ -355,13 +296,9 @@ def export_run(run: Path, folder: Path) -> int:
     """Write the averaged weights of a run as a checkpoint; returns its size in bytes.
 
     Raises:
-        ConfigurationError: `run` holds no checkpoint.
+        CheckpointError: `run` holds no checkpoint.
     """
-    path = run / "state.safetensors"
-    if not path.is_file():
-        raise ConfigurationError(f"{run} holds no checkpoint yet (state.safetensors is missing)")
-    prefix = "average."
-    weights = {name.removeprefix(prefix): tensor for name, tensor in load_file(path).items() if name.startswith(prefix)}
+    weights = average_weights(run, STATE)
     recipe = json.loads((run / "recipe.json").read_text(encoding="utf8"))
     statistics = latents.load(run / "latents.safetensors")
     output_ids = tuple(json.loads((run / "output_ids.json").read_text(encoding="utf8")))
