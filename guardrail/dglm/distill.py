@@ -165,9 +165,7 @@ def train_student(
 
 
 def _step(state: RunState, module: nn.Module, batches: list[Any], lr: float, ema: float) -> float:
-    for group in state.optimiser.param_groups:
-        group["lr"] = lr
-    state.optimiser.zero_grad(set_to_none=True)
+    state.begin(lr)
     total = 0.0
     for number, batch in enumerate(batches):
         loss = module(*batch).mean() / len(batches)
