@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import time
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -159,14 +159,12 @@ def test_the_verdict_is_checked(loopback, key, fields: dict[str, Any], message: 
         make(loopback.url).score([Passage("a rude word")])
 
 
-def test_a_judge_that_hangs_or_drips_is_given_up_in_time(loopback, guarded) -> None:
-    loopback.answer = lambda body: time.sleep(3)
-    guard = guarded(timeout="400ms")
-    import litellm  # noqa: F401 (its import takes seconds once, and is not the judge's doing)
-
-    started = time.perf_counter()
-    decision = guard.check("a rude word")
-    assert time.perf_counter() - started < 1.5
+def test_a_judge_that_hangs_is_given_up(loopback, guarded) -> None:
+    held = threading.Event()
+    loopback.answer = lambda body: held.wait(60)
+    decision = guarded(timeout="400ms").check("a rude word")
+    assert not held.is_set()
+    held.set()
     assert decision.action is Action.BLOCK
     assert "did not answer" in decision.failures["second"]
 

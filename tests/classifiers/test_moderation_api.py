@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -86,14 +86,14 @@ def test_an_answer_of_another_shape_is_an_error(loopback, answer: Any, message: 
     assert len(loopback.asked) == (2 if answer == (503, {}) else 1)  # a busy server is asked once more
 
 
-def test_a_server_that_hangs_or_is_away_is_an_error_in_time(loopback) -> None:
-    loopback.answer = lambda body: time.sleep(1.2)
-    started = time.perf_counter()
+def test_a_server_that_hangs_or_is_away_is_an_error(loopback) -> None:
+    held = threading.Event()
+    loopback.answer = lambda body: held.wait(60)
     with pytest.raises(ModerationError, match="cannot be asked"):
         make(loopback.url).score([Passage("x")])
     with pytest.raises(ModerationError, match="cannot be asked"):
         make("http://127.0.0.1:9").score([Passage("x")])
-    assert time.perf_counter() - started < 2.5
+    held.set()
 
 
 def test_the_rule_decides_what_a_failure_means(loopback, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +66,7 @@ def test_the_background_is_read_once(encoder: Encoder, cache: Path, monkeypatch:
 
 
 def test_a_few_examples_make_a_head_that_knows_new_texts(cache: Path) -> None:
-    started = time.process_time()
     classifier = build_linear("trading", {"examples": EXAMPLES}, context(cache))
-    assert time.process_time() - started < 10
     sold, played, other = scores(
         classifier, "I sell my account for 20 dollars", "let's play another round", "The committee met on Tuesday."
     )
