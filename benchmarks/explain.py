@@ -17,7 +17,6 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ from guardrail.classifiers.linear import load_head
 from guardrail.encoder import Encoder, load_encoder
 from guardrail.explain import suppression
 from guardrail.explain.suppression import relevance, suppressed, words
+from guardrail.learn.tuned import bert_of
 
 TEXT = (
     "We have looked at the logs of last night and found that the backup had started twice, which explains why the "
@@ -60,12 +60,12 @@ def cost(encoder: Encoder, repetitions: int) -> dict[str, float]:
 
 
 def gradient_times_input(encoder: Encoder, text: str, weight: np.ndarray) -> np.ndarray:
-    bert: Any = encoder.transformer
+    bert = bert_of(encoder)
     ids, owned = suppression._groups(encoder, text, words(text))  # type: ignore[misc]
     embedded = bert.embeddings.word_embeddings(torch.tensor([ids])).detach().requires_grad_(True)
-    hidden = bert.embeddings(inputs_embeds=embedded)
-    for layer in bert.encoder.layer:
-        hidden = layer(hidden, None)
+    hidden = bert.embeddings.placed(embedded)
+    for layer in bert.layers:
+        hidden = layer(hidden)
     score = torch.nn.functional.normalize(hidden.mean(dim=1), dim=1)[0] @ torch.tensor(weight)
     (gradient,) = torch.autograd.grad(score, embedded)
     product = (gradient * embedded).sum(dim=-1)[0].detach().numpy()
@@ -73,14 +73,14 @@ def gradient_times_input(encoder: Encoder, text: str, weight: np.ndarray) -> np.
 
 
 def every_layer(encoder: Encoder, text: str, weight: np.ndarray) -> np.ndarray:
-    bert: Any = encoder.transformer
+    bert = bert_of(encoder)
     ids, owned = suppression._groups(encoder, text, words(text))  # type: ignore[misc]
     with torch.inference_mode():
         tokens = torch.tensor([ids])
         embedded = torch.nn.functional.normalize(bert.embeddings.word_embeddings(tokens)[0], dim=1)
         keep = suppression._kept(embedded, owned)
-        hidden = bert.embeddings(input_ids=tokens).expand(len(keep), -1, -1)
-        for layer in bert.encoder.layer:
+        hidden = bert.embeddings(tokens).expand(len(keep), -1, -1)
+        for layer in bert.layers:
             hidden = layer(hidden, keep.log()[:, None, None, :])
         pooled = (hidden * keep[:, :, None]).sum(dim=1) / keep.sum(dim=1, keepdim=True)
         return relevance((torch.nn.functional.normalize(pooled, dim=1) @ torch.tensor(weight)).numpy())

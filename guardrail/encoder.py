@@ -15,13 +15,18 @@ import re
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from guardrail.errors import CheckpointError, ConfigurationError
 from guardrail.microbatch import MicroBatcher
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from guardrail.bert import Bert
 
 Vectors = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -112,8 +117,8 @@ class Encoder:
         return self._backend.states([_truncate(list(ids), self.max_tokens) for ids in sequences])
 
     @property
-    def transformer(self) -> Any:
-        """The `transformers` BertModel of the embedded encoder, to be read and never changed; None for any other."""
+    def transformer(self) -> Bert | None:
+        """The network of the embedded encoder, to be read and never changed; None for any other."""
         return getattr(self._backend, "model", None)
 
     def _embed(self, sequences: Sequence[Sequence[int]]) -> Vectors:
@@ -151,21 +156,16 @@ def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
 
 
 class _MiniLM:
-    """BERT with mean pooling over `transformers` and `tokenizers`: the least overhead per call."""
+    """BERT (`guardrail.bert`) with mean pooling, behind `tokenizers`."""
 
     def __init__(self, directory: Path, device: str) -> None:
-        from safetensors.torch import load_file
         from tokenizers import Tokenizer
-        from transformers import BertConfig, BertModel
+
+        from guardrail.bert import load_bert
 
         self.max_tokens = int(json.loads((directory / "sentence_bert_config.json").read_text())["max_seq_length"])
-        config = BertConfig.from_pretrained(directory, attn_implementation="sdpa")
-        self.dim = int(config.hidden_size)
-        state = load_file(directory / "model.safetensors")
-        model = BertModel(config, add_pooling_layer=False)
-        unused = ("pooler.", "embeddings.position_ids")
-        model.load_state_dict({name: weight for name, weight in state.items() if not name.startswith(unused)})
-        self.model = model.to(device).eval().requires_grad_(False)
+        self.model = load_bert(directory, device)
+        self.dim = self.model.config.hidden_size
         self._device = device
         self._tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
         self._tokenizer.no_padding()
@@ -183,7 +183,7 @@ class _MiniLM:
             width = max(map(len, batch))
             if all(len(ids) == width for ids in batch):  # nothing to pad, so nothing to mask
                 tokens = torch.tensor(batch, device=self._device)  # (B, T)
-                pooled = self.model(input_ids=tokens).last_hidden_state.mean(dim=1)
+                pooled = self.model(tokens).mean(dim=1)
             else:
                 hidden, mask = self._padded(batch)
                 pooled = (hidden * mask[:, :, None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
@@ -197,7 +197,7 @@ class _MiniLM:
             hidden, mask = self._padded(batch)
             return hidden.float().cpu().numpy(), mask.cpu().numpy()
 
-    def _padded(self, batch: Sequence[Sequence[int]]) -> tuple[Any, Any]:
+    def _padded(self, batch: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Hidden states (B, T, d) and mask (B, T) of sequences padded on the right."""
         import torch
 
@@ -205,7 +205,7 @@ class _MiniLM:
         tokens = torch.tensor([[*ids, *[0] * (width - len(ids))] for ids in batch], device=self._device)
         lengths = torch.tensor([len(ids) for ids in batch], device=self._device)
         mask = torch.arange(width, device=self._device)[None, :] < lengths[:, None]
-        return self.model(input_ids=tokens, attention_mask=mask.long()).last_hidden_state, mask
+        return self.model(tokens, mask), mask
 
 
 class _SentenceTransformers:

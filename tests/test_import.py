@@ -39,6 +39,21 @@ def test_command_root_loads_no_model_and_no_database() -> None:
     assert roots & (HEAVY - {"rich", "typer"}) == set()
 
 
+@pytest.mark.slow
+def test_a_check_and_a_rewrite_load_no_framework_but_torch() -> None:
+    """Importing `transformers`, and torch's compiler with it, takes longer than all that they do at first."""
+    loaded = modules_after(
+        "from guardrail import Guardrail, Settings\n"
+        "guard = Guardrail('general', settings=Settings(device='cpu', rewriter={'timeout': 600}))\n"
+        "guard.check('Thank you for the report.')\n"
+        "decision = guard.rewrite('Only a stupid idiot would restart the router at 10:45.')\n"
+        "assert decision.rewrite and decision.rewrite.method == 'dglm', decision"
+    )
+    assert "torch" in loaded
+    avoided = "litellm networkx pandas scipy sentence_transformers sklearn sqlalchemy sympy torch._dynamo transformers"
+    assert loaded & set(avoided.split()) == set()
+
+
 def test_public_names() -> None:
     expected = (
         "Action AuditUnavailable Blocked CheckpointError ClassifierError ClassifierFailure ConfigurationError "

@@ -11,29 +11,30 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from guardrail.bert import Bert
 
 
 class Trunk:
     """Embeddings and the first layers of a BERT model, never trained.
 
     Args:
-        bert: a `transformers` BertModel.
+        bert: whose layers they are.
         layers: how many of its layers belong to the trunk.
     """
 
-    def __init__(self, bert: Any, layers: int) -> None:
+    def __init__(self, bert: Bert, layers: int) -> None:
         self._embeddings = bert.embeddings
-        self._layers = list(bert.encoder.layer[:layers])
-        self.dim = int(bert.config.hidden_size)
+        self._layers = bert.layers[:layers]
+        self.dim = bert.config.hidden_size
 
     @torch.inference_mode()
     def __call__(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """(B, T) token ids and bool mask to (B, T, d) hidden states."""
-        hidden: Tensor = self._embeddings(input_ids=tokens)
+        hidden: Tensor = self._embeddings(tokens)
         bias = attention_bias(mask)
         for layer in self._layers:
             hidden = layer(hidden, bias)
@@ -44,18 +45,18 @@ class Upper(nn.Module):
     """The upper layers of a BERT model, copied so that they can be trained, with K outputs on the pooled tokens.
 
     Args:
-        bert: a `transformers` BertModel.
+        bert: whose layers they are.
         first: number of its first layer that belongs here.
         outputs: K.
         dropout: on the pooled vector while training.
     """
 
-    def __init__(self, bert: Any, first: int, outputs: int, dropout: float = 0.1) -> None:
+    def __init__(self, bert: Bert, first: int, outputs: int, dropout: float = 0.1) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(copy.deepcopy(layer) for layer in bert.encoder.layer[first:])
+        self.layers = nn.ModuleList(copy.deepcopy(layer) for layer in bert.layers[first:])
         self.layers.requires_grad_(True)
         self.dropout = nn.Dropout(dropout)
-        self.out = nn.Linear(int(bert.config.hidden_size), outputs)
+        self.out = nn.Linear(bert.config.hidden_size, outputs)
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """(B, T, d) hidden states of the trunk and (B, T) bool mask to (B, K) logits."""

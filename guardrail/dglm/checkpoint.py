@@ -19,6 +19,7 @@ from torch import Tensor
 from guardrail.dglm import causal, latents, phrase_table
 from guardrail.dglm.decoder import Decoder, DecoderConfig
 from guardrail.errors import CheckpointError, did_you_mean
+from guardrail.weights import Undrawn
 
 DECODER = "decoder.safetensors"
 SHIPPED = Path(__file__).resolve().parent.parent / "pretrained" / "dglm"
@@ -85,7 +86,8 @@ def load(folder: Path, encoder_sha256: str, device: str) -> Checkpoint:
         raise _of_another_encoder(folder, metadata.get("encoder_sha256"), encoder_sha256)
     config = json.loads(metadata["config"])
     config["output_ids"] = tuple(config["output_ids"])
-    decoder = Decoder(DecoderConfig(**config))
+    with Undrawn():
+        decoder = Decoder(DecoderConfig(**config))
     with _opened(folder / DECODER) as opened:
         state = {name: opened.get_tensor(name).float() for name in opened.keys()}  # noqa: SIM118 (not a mapping)
     try:

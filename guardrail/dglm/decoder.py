@@ -216,7 +216,7 @@ def causal_mask(seen: Tensor, length: int, written: int = 0) -> Tensor:
 
 
 def warm_start(decoder: Decoder, encoder_state: dict[str, Tensor]) -> None:
-    """Copy embeddings and layers of a BERT-shaped encoder into the decoder (names as in `transformers`' BertModel).
+    """Copy embeddings and layers of a BERT-shaped encoder into the decoder (names as in `guardrail.bert`).
 
     Raises:
         KeyError: the encoder is not BERT-shaped.

@@ -22,6 +22,7 @@ from guardrail.dglm.propose import LOWEST, Diffusion
 from guardrail.dglm.schedule import CosineSchedule
 from guardrail.encoder import file_sha256
 from guardrail.errors import CheckpointError
+from guardrail.weights import Undrawn
 
 FILE = "diffusion.safetensors"
 STATISTICS = ("mean", "std", "covariance")
@@ -107,7 +108,8 @@ def load_diffusion(folder: Path, encoder_sha256: str, device: str) -> Diffusion:
 def _network(
     config: NetworkConfig, statistics: LatentStatistics, tensors: Mapping[str, Tensor], name: str, device: str
 ) -> ProposalNetwork:
-    network = new_network(config, statistics)
+    with Undrawn():
+        network = new_network(config, statistics)
     prefix = f"{name}."
     network.load_state_dict(
         {key.removeprefix(prefix): tensor.float() for key, tensor in tensors.items() if key.startswith(prefix)}

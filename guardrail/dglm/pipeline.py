@@ -288,16 +288,19 @@ def load_pipeline(name: str, encoder: str, device: str) -> Pipeline:
     """
     loaded = load_encoder(encoder, device)
     folder = checkpoint.locate(name)
-    writer, statistics = _load_writer(folder, loaded)
+    writer, statistics, digest = _load_writer(folder, loaded)
     diffusion = load_diffusion(folder, loaded.sha256, loaded.device) if find_diffusion(folder) else None
     table = folder / phrase_table.FILE
     phrases = phrase_table.load(table) if table.is_file() else None
-    return Pipeline(loaded, statistics, writer, checkpoint.sha256(folder), diffusion, phrases)
+    return Pipeline(loaded, statistics, writer, digest, diffusion, phrases)
 
 
-def _load_writer(folder: Path, encoder: Encoder) -> tuple[Writer, LatentStatistics]:
+def _load_writer(folder: Path, encoder: Encoder) -> tuple[Writer, LatentStatistics, str]:
+    """Return what decodes, the statistics of latents, and the hash over the checkpoint's weights."""
     if checkpoint.has_causal(folder):
         statistics = checkpoint.load_statistics(folder, encoder.sha256)
-        return CausalRewriting(load_writer(folder, encoder.sha256, encoder.device)), statistics
+        causal = CausalRewriting(load_writer(folder, encoder.sha256, encoder.device))
+        return causal, statistics, checkpoint.sha256(folder)
     loaded = checkpoint.load(folder, encoder.sha256, encoder.device)
-    return DraftWriter(loaded.decoder, Codec(word_tokenizer(encoder.directory))), loaded.statistics
+    writer = DraftWriter(loaded.decoder, Codec(word_tokenizer(encoder.directory)))
+    return writer, loaded.statistics, loaded.sha256

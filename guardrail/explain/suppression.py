@@ -15,13 +15,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from guardrail.types import Span
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from guardrail.bert import Bert, Layer
     from guardrail.encoder import Encoder, Vectors
 
 __all__ = ["FACTOR", "SIMILAR", "suppressed", "words"]
@@ -55,7 +58,7 @@ def suppressed(encoder: Encoder, text: str, spans: Sequence[Span]) -> Vectors:
     """
     bert = encoder.transformer
     groups = _groups(encoder, text, spans) if bert is not None else None
-    if groups is None:
+    if bert is None or groups is None:
         return encoder.encode([text, *(_without(text, span) for span in spans)])
     ids, owned = groups
     return _forward(bert, ids, owned)
@@ -90,25 +93,25 @@ def _groups(encoder: Encoder, text: str, spans: Sequence[Span]) -> tuple[list[in
     return (ids if len(ids) <= encoder.max_tokens else [*ids[:limit], ids[-1]]), owned
 
 
-def _forward(bert: Any, ids: Sequence[int], owned: Sequence[Sequence[int]]) -> Vectors:
+def _forward(bert: Bert, ids: Sequence[int], owned: Sequence[Sequence[int]]) -> Vectors:
     """(n + 1, d) unit vectors: T tokens through the lower layers once, and n + 1 copies through the last."""
     import torch
 
     with torch.inference_mode():
         tokens = torch.tensor([list(ids)], device=bert.device)
         embedded = torch.nn.functional.normalize(bert.embeddings.word_embeddings(tokens)[0], dim=1)  # (T, d)
-        hidden = bert.embeddings(input_ids=tokens)
-        *lower, last = bert.encoder.layer
+        hidden = bert.embeddings(tokens)
+        *lower, last = bert.layers
         for layer in lower:
-            hidden = layer(hidden, None)  # (1, T, d)
+            hidden = layer(hidden)  # (1, T, d)
         keep = _kept(embedded, owned)  # (n + 1, T)
         size = max(1, BATCH_TOKENS // len(ids))
-        pooled = [_last(last, hidden, part) for part in keep.split(size)]
+        pooled = [_last(last, hidden, part) for part in torch.split(keep, size)]
         vectors: Vectors = torch.nn.functional.normalize(torch.cat(pooled), dim=1).cpu().numpy()
         return vectors
 
 
-def _kept(embedded: Any, owned: Sequence[Sequence[int]]) -> Any:
+def _kept(embedded: Tensor, owned: Sequence[Sequence[int]]) -> Tensor:
     """(n + 1, T) factors: ones, then for each group `FACTOR` at its tokens and at others by how similar they are."""
     import torch
 
@@ -125,23 +128,19 @@ def _kept(embedded: Any, owned: Sequence[Sequence[int]]) -> Any:
     return keep
 
 
-def _last(layer: Any, hidden: Any, keep: Any) -> Any:
+def _last(layer: Layer, hidden: Tensor, keep: Tensor) -> Tensor:
     """(1, T, d) states through one BERT layer for N copies with attention scaled by `keep` (N, T): (N, d) means."""
     import torch
 
     attention = layer.attention.self
-    heads, (_, length, width) = attention.num_attention_heads, hidden.shape
-
-    def split(states: Any) -> Any:
-        return states.view(1, length, heads, width // heads).transpose(1, 2)  # (1, heads, T, d / heads)
-
-    query, key, value = (split(part(hidden)) for part in (attention.query, attention.key, attention.value))
-    scores = query @ key.transpose(2, 3) / math.sqrt(width // heads)
+    query, key, value = attention.heads(hidden)  # (1, heads, T, d / heads)
+    scores = query @ key.transpose(2, 3) / math.sqrt(query.shape[-1])
     weights = torch.softmax(scores + keep.log()[:, None, None, :], dim=-1)  # (N, heads, T, T)
-    context = (weights @ value).transpose(1, 2).reshape(len(keep), length, width)
+    context = (weights @ value).transpose(1, 2).flatten(2)
     attended = layer.attention.output(context, hidden)
     states = layer.output(layer.intermediate(attended), attended)  # (N, T, d)
-    return (states * keep[:, :, None]).sum(dim=1) / keep.sum(dim=1, keepdim=True)
+    pooled: Tensor = (states * keep[:, :, None]).sum(dim=1) / keep.sum(dim=1, keepdim=True)
+    return pooled
 
 
 def relevance(scores: np.ndarray) -> np.ndarray:

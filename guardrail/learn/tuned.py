@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from guardrail.bert import Bert
 from guardrail.classifiers.network import Trunk, Upper
 from guardrail.classifiers.tuned import load_tuned
 from guardrail.encoder import Encoder
@@ -103,12 +104,11 @@ class TunedTraining:
         states: TrunkStates | None = None,
         start: Path | None = None,
     ) -> None:
-        if encoder.transformer is None:
-            raise CheckpointError(f"the tuned tier needs the embedded encoder, not {encoder.name!r}")
+        bert = bert_of(encoder)
         self.heads = tuple(heads)
         self.plan = plan
         self.folder = folder
-        self.trunk = Trunk(encoder.transformer, FROZEN)
+        self.trunk = Trunk(bert, FROZEN)
         self.states = states or TrunkStates(
             [cut(ids) for ids in encoder.tokens([row.text for row in rows])], folder / "trunk", self.trunk.dim
         )
@@ -116,7 +116,7 @@ class TunedTraining:
         self._up, self._down = (torch.from_numpy(part) for part in loss_weights(rows, labels))
         self._labels = torch.from_numpy(np.nan_to_num(labels))
         torch.manual_seed(plan.seed)
-        self.upper = Upper(encoder.transformer, FROZEN, len(self.heads)).float()
+        self.upper = Upper(bert, FROZEN, len(self.heads)).float()
         self._started = "" if start is None else _go_on_from(start, encoder, self.upper, self.heads)
         self.average = {name: value.detach().clone() for name, value in self.upper.state_dict().items()}
         self._optimiser = self._make_optimiser()
@@ -234,6 +234,17 @@ class TunedTraining:
         for part in (self._up, self._down):
             digest.update(part.numpy().tobytes())
         return digest.hexdigest()
+
+
+def bert_of(encoder: Encoder) -> Bert:
+    """The network whose layers are tuned.
+
+    Raises:
+        CheckpointError: the encoder is not of the kind whose layers can be taken.
+    """
+    if encoder.transformer is None:
+        raise CheckpointError(f"the tuned tier needs the embedded encoder, not {encoder.name!r}")
+    return encoder.transformer
 
 
 def _go_on_from(path: Path, encoder: Encoder, upper: Upper, heads: Sequence[str]) -> str:

@@ -25,7 +25,7 @@ from guardrail.learn.calibrate import mixture_weights, platt
 from guardrail.learn.logistic import Floats
 from guardrail.learn.report import rounded
 from guardrail.learn.train import MIN_LEFT_OUT
-from guardrail.learn.tuned import FROZEN, Progress, Report, TunedTraining, TunePlan, score_states
+from guardrail.learn.tuned import FROZEN, Progress, Report, TunedTraining, TunePlan, bert_of, score_states
 from guardrail.learn.tuned_data import Sampling, TrunkStates, cut, draw, rows_to_learn
 
 MIN_POSITIVES = 40
@@ -125,7 +125,7 @@ class TunedSession:
         progress = self.training.run(deadline, report)
         if not progress.finished:
             return progress
-        trunk = Trunk(self.encoder.transformer, FROZEN)
+        trunk = Trunk(bert_of(self.encoder), FROZEN)
         whole = [self.states(split).fill(trunk, deadline) for split in self.parts if self.parts[split]]
         return progress if all(whole) else Progress(progress.step - 1, progress.steps, progress.loss)
 
@@ -146,7 +146,7 @@ class TunedSession:
     def states(self, split: str) -> TrunkStates:
         """Hidden states of the drawn "dev" or "test" rows, there once `run` has finished."""
         texts = [row.text for row in self.parts[split]]
-        dim = int(self.encoder.transformer.config.hidden_size)
+        dim = bert_of(self.encoder).config.hidden_size
         return TrunkStates([cut(ids) for ids in self.encoder.tokens(texts)], self.folder / split, dim)
 
     def calibrate(self, upper: Upper) -> dict[str, bool]:
@@ -216,7 +216,7 @@ class TunedSession:
 
 def sentence_vectors(encoder: Encoder, states: TrunkStates) -> Floats:
     """(N, d) unit sentence vectors of rows whose hidden states are there: the frozen encoder's own upper layers."""
-    plain = Upper(encoder.transformer, FROZEN, encoder.dim).eval()
+    plain = Upper(bert_of(encoder), FROZEN, encoder.dim).eval()
     with torch.no_grad():
         plain.out.weight.copy_(torch.eye(encoder.dim))
         plain.out.bias.zero_()

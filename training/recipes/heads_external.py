@@ -29,7 +29,7 @@ from guardrail.encoder import Encoder, load_encoder
 from guardrail.evaluate.bias import measure_bias
 from guardrail.evaluate.data import LabelledText, labels_of, read_labelled
 from guardrail.evaluate.metrics import Floats, evaluate_scores
-from guardrail.learn.tuned import FROZEN, score_states
+from guardrail.learn.tuned import FROZEN, bert_of, score_states
 from guardrail.learn.tuned_data import TrunkStates, cut
 from guardrail.learn.tuned_session import sentence_vectors
 
@@ -62,7 +62,7 @@ def scores_of(
     with tempfile.TemporaryDirectory() as folder:
         sequences = [cut(ids, TOKENS) for ids in encoder.tokens([row.text for row in rows])]
         states = TrunkStates(sequences, Path(folder), encoder.dim)
-        states.fill(Trunk(encoder.transformer, FROZEN))
+        states.fill(Trunk(bert_of(encoder), FROZEN))
         vectors = sentence_vectors(encoder, states)
         found: dict[str, dict[str, Floats]] = {}
         for title, folder_of_heads in folders.items():

@@ -28,6 +28,7 @@ from guardrail.encoder import Encoder, load_encoder
 from guardrail.evaluate.data import LabelledText, read_many
 from guardrail.evaluate.metrics import Floats, quick_auroc
 from guardrail.learn.calibrate import platt
+from guardrail.learn.tuned import bert_of
 from guardrail.learn.tuned_data import BATCH_TOKENS, CHARACTERS, by_length, cut
 
 LABEL = "illicit_request"
@@ -125,7 +126,7 @@ def main() -> None:
     arguments = parser.parse_args()
     encoder = load_encoder(device="cpu")
     network = load_tuned(encoder, arguments.network)
-    upper, trunk = network.upper.eval(), Trunk(encoder.transformer, network.facts.frozen)
+    upper, trunk = network.upper.eval(), Trunk(bert_of(encoder), network.facts.frozen)
     everything = read_many([arguments.data])
     train, dev = (drawn(everything, split) for split in ("train", "dev"))
     x, held = (pooled(upper, trunk, encoder, rows) for rows in (train, dev))
