@@ -52,7 +52,7 @@ class ChatChunks:
             return
         choices = data.get("choices")
         if not isinstance(choices, list):
-            if "error" not in data and any(string_leaves(data)):
+            if not data.get("error") and any(string_leaves(data)):  # client libraries raise what `error` holds
                 raise ModerationError("A chunk of the upstream's stream has no `choices`, so it could not be judged.")
             yield Part(event, lane=None)
             return
@@ -65,12 +65,15 @@ class ChatChunks:
         for number, choice in enumerate(choices, 1):
             if not isinstance(choice, dict):
                 raise unknown("A choice of type", type(choice).__name__)
+            delta = choice.get("delta") or {}
+            if not isinstance(delta, dict):
+                raise unknown("A chunk's `delta` of type", type(delta).__name__)
             last = number == len(choices)
             parts = self._choice(event if last and number == 1 else self._like(event, choice, last=last), choice)
             index = choice.get("index")
             beside = self._unread(data, CHUNK_KEYS, (), index)
             beside += self._unread(choice, _KNOWN_IN_CHOICE, ("choices", 0), index)
-            pictures = (choice.get("delta") or {}).get("images")  # some providers send them beside the text
+            pictures = delta.get("images")  # some providers send them beside the text
             if beside or pictures:
                 first = next(parts)
                 yield replace(first, pieces=beside, unscanned=(*first.unscanned, *(("images",) if pictures else ())))
@@ -86,8 +89,7 @@ class ChatChunks:
 
     def _choice(self, event: Event, choice: dict[str, Any]) -> Iterator[Part]:
         index = int(choice.get("index") or 0)
-        delta = choice.get("delta")
-        delta = delta if isinstance(delta, dict) else {}
+        delta = choice.get("delta") or {}
         finish = choice.get("finish_reason")
         texts = list(self._texts(index, delta))
         if choice.get("logprobs") is not None and not _spells(choice["logprobs"], "".join(text[1] for text in texts)):
@@ -152,6 +154,9 @@ class ChatChunks:
             raise unknown("A chunk's `content` of type", type(delta["content"]).__name__)
         if isinstance(delta.get("refusal"), str):
             yield (index, "refusal"), delta["refusal"], Form.TEXT, Stage.OUTPUT, {"refusal": delta["refusal"]}
+        for key, kind in (("refusal", str), ("audio", dict), ("function_call", dict)):
+            if delta.get(key) and not isinstance(delta[key], kind):
+                raise unknown(f"A chunk's `{key}` of type", type(delta[key]).__name__)
         audio = delta.get("audio")
         if isinstance(audio, dict):
             yield (index, "audio"), str(audio.get("transcript") or ""), Form.OPAQUE, Stage.OUTPUT, {"audio": audio}

@@ -65,8 +65,9 @@ class MessageEvents:
     def _start(self, event: Event) -> Part:
         index, block = int(event.data["index"]), event.data["content_block"]
         kind = self._kinds[index] = str(block.get("type"))
-        if kind == "text" and not block.get("citations"):
-            return Part(event, channel=index, text=block.get("text") or "", form=self._form)
+        if kind == "text":
+            cited = opaque_leaves(block.get("citations"), ("content_block", "citations"), Stage.RETRIEVED)
+            return Part(event, channel=index, text=block.get("text") or "", form=self._form, pieces=tuple(cited))
         if kind in TOOL_USE and not block.get("input"):
             return Part(event, channel=index, form=Form.ARGUMENTS, stage=Stage.TOOL_CALL, gated=True)
         if kind == "thinking":

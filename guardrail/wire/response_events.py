@@ -21,6 +21,7 @@ from guardrail.wire.response_items import (
     forget_part,
     item_pieces,
     output_pieces,
+    part_pieces,
     refusal_item,
 )
 
@@ -108,10 +109,9 @@ class ResponseEvents:
         gated = stage is Stage.TOOL_CALL
         if verb == "delta":
             self._channels.add(path)
-            delta = data.get("delta")
-            text = delta if isinstance(delta, str) else ""
+            text = _text_or_nothing(data.get("delta"), "A delta of type")
             return Part(event, channel=path, text=text, form=form, stage=stage, gated=gated)
-        if not isinstance(data.get(key), str):
+        if not _text_or_nothing(data.get(key), "A finished text of type"):
             return Part(event, ends=(path,))
         return Part(event, ends=(path,), pieces=(Piece((key,), data[key], stage, form, channel=path),))
 
@@ -145,20 +145,34 @@ class ResponseEvents:
             self._channels.add((*path, "text"))
             return Part(event, channel=(*path, "text"), form=Form.JSON, gated=True)
         ends = ((*path, key),) if kind.endswith(".done") else ()
-        if not isinstance(text, str) or not text:
+        if not opaque_leaves(part, (), Stage.OUTPUT):
             return Part(event, ends=ends)
-        form = Form.OPAQUE if part.get("type") in ("reasoning_text", "summary_text") else self._form
-        return Part(event, ends=ends, pieces=(Piece(("part", key), text, Stage.OUTPUT, form, channel=(*path, key)),))
+        pieces, notes = part_pieces(part, ("part",), Stage.OUTPUT)
+        forms = {"output_text": self._form, "text": self._form, "summary_text": Form.OPAQUE}
+        return Part(
+            event,
+            ends=ends,
+            pieces=tuple(
+                replace(
+                    piece,
+                    form=forms.get(part["type"], piece.form) if piece.path == ("part", "text") else piece.form,
+                    channel=(*path, *piece.path[1:]),
+                )
+                for piece in pieces
+            ),
+            unscanned=tuple(note.what for note in notes),
+        )
 
     def _whole(self, event: Event, kind: str) -> Part:
         response = event.data.get("response") or {}
         over = kind not in ("response.created", "response.in_progress", "response.queued")
-        pieces = output_pieces(response.get("output") or [], ("response", "output"), self._request or response)[0]
-        return Part(
-            event,
-            ends=tuple(self._channels) if over else (),
-            pieces=tuple(replace(piece, channel=piece.path[2:]) for piece in pieces),
-        )
+        found = output_pieces(response.get("output") or [], ("response", "output"), self._request or response)[0]
+        pieces = [replace(piece, channel=piece.path[2:]) for piece in found]
+        copied = _text_or_nothing(response.get("output_text"), "An `output_text` of type")
+        if copied:  # some servers repeat the text of the items here
+            channel = next((piece.channel for piece in pieces if piece.text == copied), None)
+            pieces.append(Piece(("response", "output_text"), copied, Stage.OUTPUT, self._form, channel=channel))
+        return Part(event, ends=tuple(self._channels) if over else (), pieces=tuple(pieces))
 
     def with_text(self, event: Event, text: str) -> Event:
         """A delta with other text."""
@@ -265,3 +279,16 @@ class ResponseEvents:
     def closing(self) -> list[Event]:
         """Nothing follows the response."""
         return []
+
+
+def _text_or_nothing(value: Any, what: str) -> str:
+    """`value` if it is a text, "" if it holds none.
+
+    Raises:
+        UnsupportedPath: it is a structure that holds texts.
+    """
+    if isinstance(value, str):
+        return value
+    if opaque_leaves(value, (), Stage.OUTPUT):
+        raise unknown(what, type(value).__name__)
+    return ""

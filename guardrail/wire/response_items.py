@@ -18,6 +18,7 @@ __all__ = [
     "item_pieces",
     "item_role",
     "output_pieces",
+    "part_pieces",
     "refusal_item",
 ]
 
@@ -138,22 +139,30 @@ def _content(value: Any, path: Path, stage: Stage, remove: Path) -> tuple[list[P
     pieces: list[Piece] = []
     unscanned: list[Unscanned] = []
     for index, part in enumerate(value):
-        here = (*path, index)
-        kind = part.get("type") if isinstance(part, dict) else type(part).__name__
-        if kind in _TEXT_PARTS:
-            key = _TEXT_PARTS[kind]
-            text = require_text(part.get(key), f"A content part's `{key}`")
-            pieces.append(Piece((*here, key), text, marked_stage(part, stage), remove=here))
-            pieces += _annotations(part, here)
-        elif kind == "reasoning_text":
-            pieces.append(Piece((*here, "text"), str(part.get("text") or ""), Stage.OUTPUT, Form.OPAQUE))
-        elif kind in _NOT_SCANNED:
-            unscanned.append(Unscanned(here, str(kind), stage))
-            if isinstance(part.get("transcript"), str):
-                pieces.append(Piece((*here, "transcript"), part["transcript"], stage, Form.OPAQUE))
-        else:
-            raise unknown("The content part type", kind)
+        found, others = part_pieces(part, (*path, index), stage)
+        pieces += found
+        unscanned += others
     return pieces, unscanned
+
+
+def part_pieces(part: Any, path: Path, stage: Stage) -> tuple[list[Piece], list[Unscanned]]:
+    """The texts of one content part.
+
+    Raises:
+        UnsupportedPath: its type is unknown.
+    """
+    kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+    if kind in _TEXT_PARTS:
+        key = _TEXT_PARTS[kind]
+        text = require_text(part.get(key), f"A content part's `{key}`")
+        return [Piece((*path, key), text, marked_stage(part, stage), remove=path), *_annotations(part, path)], []
+    if kind == "reasoning_text":
+        return [Piece((*path, "text"), str(part.get("text") or ""), Stage.OUTPUT, Form.OPAQUE)], []
+    if kind in _NOT_SCANNED:
+        said = part.get("transcript")
+        spoken = [Piece((*path, "transcript"), said, stage, Form.OPAQUE)] if isinstance(said, str) else []
+        return spoken, [Unscanned(path, str(kind), stage)]
+    raise unknown("The content part type", kind)
 
 
 def _annotations(part: dict[str, Any], path: Path) -> list[Piece]:
