@@ -32,7 +32,7 @@ from rows import ROWS, rows_of  # noqa: E402
 ROOT = HERE.parent.parent
 RESULTS = HERE / "results.json"
 FOLDER = ROOT / ".venvs"
-OPENAI = ("test_openai_ways.py", "test_openai_details.py", "test_bad_upstreams.py")
+OPENAI = ("test_openai_ways.py", "test_openai_details.py", "test_openai_client.py", "test_bad_upstreams.py")
 ANTHROPIC = ("test_anthropic.py",)
 
 
