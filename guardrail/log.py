@@ -7,10 +7,9 @@ are dropped and the others go to stderr, unless the application says otherwise.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import MutableMapping
 from typing import Any
-
-import structlog
 
 __all__ = ["Logger"]
 
@@ -36,10 +35,15 @@ class Logger:
 
     def __getattr__(self, method: str) -> Any:
         """`debug`, `info`, `warning`, `error`, ...: decided at each call, since applications configure logging late."""
-        if structlog.is_configured():
-            return getattr(structlog.get_logger(self._name), method)
+        if "structlog" in sys.modules:  # what nobody has imported, nobody has configured
+            import structlog
+
+            if structlog.is_configured():
+                return getattr(structlog.get_logger(self._name), method)
         plain = logging.getLogger(self._name)
         if method == "debug" and not plain.isEnabledFor(logging.DEBUG):
             return _nothing  # said at every decision, heard by nobody
+        import structlog  # a tenth of a second, which a silent process does not spend
+
         logger = structlog.wrap_logger(plain, wrapper_class=structlog.stdlib.BoundLogger, processors=[_message])
         return getattr(logger, method)

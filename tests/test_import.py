@@ -50,7 +50,10 @@ def test_a_check_and_a_rewrite_load_no_framework_but_torch() -> None:
         "assert decision.rewrite and decision.rewrite.method == 'dglm', decision"
     )
     assert "torch" in loaded
-    avoided = "litellm networkx pandas scipy sentence_transformers sklearn sqlalchemy sympy torch._dynamo transformers"
+    avoided = (
+        "litellm networkx pandas rich scipy sentence_transformers sklearn sqlalchemy structlog sympy torch._dynamo "
+        "transformers"
+    )
     assert loaded & set(avoided.split()) == set()
 
 

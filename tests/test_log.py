@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import subprocess
 import sys
@@ -36,3 +37,20 @@ def test_structlog_is_used_where_it_is_configured() -> None:
     with structlog.testing.capture_logs() as events:
         log.warning("policy not reloaded", policy="general")
     assert events == [{"policy": "general", "event": "policy not reloaded", "log_level": "warning"}]
+
+
+LATE = """
+import sys
+from guardrail.log import Logger
+log = Logger("guardrail.engine")
+log.debug("recorded", decisions=1)
+assert "structlog" not in sys.modules  # nothing was said, so nothing was loaded
+import structlog
+structlog.configure(processors=[structlog.processors.JSONRenderer()])
+log.debug("recorded", decisions=2)
+"""
+
+
+def test_structlog_is_loaded_when_needed_and_may_be_configured_late() -> None:
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == {"decisions": 2, "event": "recorded"}
