@@ -97,13 +97,15 @@ class Guardrail:
 
     def assembly(self) -> Assembly:
         """The compiled policy in force; a policy that loads but does not compile leaves the last one in force."""
-        from guardrail.assembly import assemble
-
         policy = self.policy
         with self._lock:
+            if self._assembly is not None and self._assembly.policy.revision == policy.revision:
+                return self._assembly
+            from guardrail.assembly import assemble
+
             if self._assembly is None:
                 self._assembly = assemble(policy, self.settings)
-            elif self._assembly.policy.revision != policy.revision:
+            else:
                 try:
                     self._assembly = assemble(policy, self.settings)
                 except Exception as error:  # noqa: BLE001 (whatever is wrong with the edit, moderation goes on)

@@ -148,7 +148,8 @@ class Recorder:
                 )
             self._memory.append(batch)
             self._in_memory += len(batch.rows)
-        self._wake.set()
+        if not self._wake.is_set():  # set, it has not been seen yet: whoever sees it looks into the memory after that
+            self._wake.set()
 
     # -- in the background -----------------------------------------------------------------------------------------
 

@@ -31,12 +31,8 @@ class Memory:
     @staticmethod
     def key(conversation: str | None, revision: str, stage: str, texts: Sequence[str]) -> bytes:
         """Hash of texts at one stage of one conversation under one policy revision."""
-        digest = hashlib.sha256()
-        for part in (conversation or "", revision, stage, *texts):
-            data = part.encode("utf-8", "surrogatepass")
-            digest.update(len(data).to_bytes(8, "big"))
-            digest.update(data)
-        return digest.digest()
+        parts = repr((conversation or "", revision, str(stage), *texts))  # quoted, so that no two lists read the same
+        return hashlib.sha256(parts.encode()).digest()  # and lone surrogates are escaped
 
     def get(self, key: bytes) -> tuple[bool, Verdict]:
         """(known, verdict)."""

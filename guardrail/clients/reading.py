@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from guardrail.errors import ModerationError
 
 __all__ = ["MALFORMED", "malformed", "readable"]
@@ -21,14 +18,24 @@ def malformed(what: str, error: Exception) -> ModerationError:
     )
 
 
-@contextmanager
-def readable(what: str) -> Iterator[None]:
+class readable:  # noqa: N801 - used like a function, as `contextlib.suppress` is
     """Turn the exceptions of reading a document of an unexpected shape into a clear refusal.
+
+    Args:
+        what: names the document.
 
     Raises:
         ModerationError: naming the document; the cause is chained.
     """
-    try:
-        yield
-    except MALFORMED as error:
-        raise malformed(what, error) from error
+
+    __slots__ = ("_what",)
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, MALFORMED):
+            raise malformed(self._what, error) from error

@@ -88,7 +88,9 @@ class Phrases:
 
     def _may_occur(self, text: str) -> bool:
         words = (_ASCII_WORD if text.isascii() else _WORD).findall(text)
-        return not self._heads.isdisjoint(words) or any(map(self._begins, words))
+        if not self._heads.isdisjoint(words):
+            return True
+        return bool(self._prefixes) and any(map(self._begins, words))
 
     def _begins(self, word: str) -> bool:
         return any(word[:length] in self._prefixes for length in self._prefix_lengths)
