@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from guardrail.audit.database import WRITE, begin_write, describe, unavailable
-from guardrail.audit.search import INDEX, search_problem
+from guardrail.audit.search import COLUMN, INDEX, search_problem
 from guardrail.audit.tables import metadata
 from guardrail.errors import ConfigurationError
 
@@ -136,8 +136,10 @@ def drift(connection: Connection) -> list[Any]:
 
 
 def include_object(_item: Any, name: str | None, kind: str, reflected: bool, _counterpart: Any) -> bool:
-    """Tell Alembic to leave alone what is in the database but none of ours, and what SQLite's full-text index is made of."""
-    return not reflected or (kind == "table" and name in metadata.tables) or (kind != "table" and name != INDEX)
+    """Tell Alembic to leave alone what is in the database but none of ours, and what full-text search is made of."""
+    if not reflected:
+        return True
+    return name in metadata.tables if kind == "table" else name not in {INDEX, COLUMN}
 
 
 @contextmanager

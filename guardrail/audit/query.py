@@ -62,15 +62,14 @@ class Filters:
     subject: str | None = None
 
     def conditions(self, connection: Connection) -> list[ColumnElement[bool]]:
-        """Return the SQL conditions in the dialect of `connection`.
+        """Return the SQL conditions in the dialect of `connection`, all but that of the rule (see `page_query`).
 
         Raises:
             ConfigurationError: a value that no decision can have, which would look like an empty record.
         """
         table = decisions.c
-        found: list[ColumnElement[bool]] = []
+        found = self.placed(table)
         for column, value in (
-            (table.community, self.community),
             (table.request_id, self.request_id),
             (table.conversation, self.conversation),
             (table.subject, self.subject),
@@ -88,18 +87,22 @@ class Filters:
             found.append(table.risk >= _number("min_risk", self.min_risk))
         if self.max_risk is not None:
             found.append(table.risk <= _number("max_risk", self.max_risk))
-        if self.since is not None:
-            found.append(table.created_at >= _aware("since", self.since))
-        if self.until is not None:
-            found.append(table.created_at < _aware("until", self.until))
-        if self.rule is not None:
-            mine = reasons.c.decision_id == table.id
-            found.append(exists().where(mine, reasons.c.rule == identifier(self.rule)))
         if self.text is not None:
             found.append(search.matches(connection, self.text))
         if self.reviewer is not None:
             theirs = reviews.c.decision_id == table.id
             found.append(exists().where(theirs, reviews.c.reviewer == identifier(self.reviewer)))
+        return found
+
+    def placed(self, columns: Any) -> list[ColumnElement[bool]]:
+        """Return the conditions on `community` and `created_at` in the columns of a table that has both."""
+        found: list[ColumnElement[bool]] = []
+        if self.community is not None:
+            found.append(columns.community == identifier(self.community))
+        if self.since is not None:
+            found.append(columns.created_at >= _aware("since", self.since))
+        if self.until is not None:
+            found.append(columns.created_at < _aware("until", self.until))
         return found
 
 
@@ -138,12 +141,43 @@ def find_ids(connection: Connection, beginning: str, limit: int) -> list[str]:
 def page_query(connection: Connection, filters: Filters, *, limit: int, after: str | None = None) -> Select[Any]:
     """Return the statement of a page: one row more than `limit`, which tells whether another page follows."""
     query = select(decisions).where(*filters.conditions(connection))
+    order: _Order = (decisions.c.created_at, decisions.c.id)
+    if filters.rule is not None:
+        query, order = _by_rule(query, filters, filters.rule)
     if after is not None:
-        created_at, key = _parse_cursor(after)
-        earlier = and_(decisions.c.created_at == created_at, decisions.c.id < key)
-        # The first condition is implied by the second; it is what lets the index find where to start.
-        query = query.where(decisions.c.created_at <= created_at, or_(decisions.c.created_at < created_at, earlier))
-    return query.order_by(decisions.c.created_at.desc(), decisions.c.id.desc()).limit(limit + 1)
+        query = query.where(*_before(order, after))
+    return query.order_by(*(column.desc() for column in order)).limit(limit + 1)
+
+
+_Order = tuple[ColumnElement[datetime], ColumnElement[str]]
+
+
+def _by_rule(query: Select[Any], filters: Filters, rule: str) -> tuple[Select[Any], _Order]:
+    """Let a query find only decisions to which a rule objected; also return what it must be ordered by.
+
+    The reasons of a rule stand in an index in the order of a page, so that the newest are found first, however many or
+    few there are. Where another filter leaves only a handful of decisions, each of these is asked instead.
+    """
+    named = reasons.c.rule == identifier(rule)
+    if filters.request_id is not None or filters.conversation is not None or filters.subject is not None:
+        found = query.where(exists().where(reasons.c.decision_id == decisions.c.id, named))
+        return found, (decisions.c.created_at, decisions.c.id)
+    earlier = reasons.alias()  # one that acted and could also not be judged in part gives two reasons
+    again = exists().where(
+        earlier.c.decision_id == reasons.c.decision_id,
+        earlier.c.position < reasons.c.position,
+        earlier.c.rule == identifier(rule),
+    )
+    found = query.join(reasons, reasons.c.decision_id == decisions.c.id).where(named, ~again)
+    # What the index holds of the decision is asked of the index: the row need not be fetched to be left out.
+    return found.where(*filters.placed(reasons.c)), (reasons.c.created_at, reasons.c.decision_id)
+
+
+def _before(order: _Order, cursor: str) -> tuple[ColumnElement[bool], ...]:
+    created_at, key = _parse_cursor(cursor)
+    moment, name = order
+    # The first condition is implied by the second; it is what lets the index find where to start.
+    return moment <= created_at, or_(moment < created_at, and_(moment == created_at, name < key))
 
 
 def _member(kind: type[Action | State | Stage], value: str) -> str:

@@ -102,7 +102,7 @@ def prepare(
     row["embedding_digest"] = None if embedding is None else embedding_digest(salt, embedding)
     values = _numbers(decision.scores)
     scores = [{"decision_id": key, "classifier": who, "value": value} for who, value in values.items()]
-    reasons = [_reason_row(key, position, reason) for position, reason in enumerate(decision.reasons)]
+    reasons = [_reason_row(row, position, reason) for position, reason in enumerate(decision.reasons)]
     rewrites = _rewrite_rows(key, decision, salt, keeping.text)
     content = chain.content(row, values, reasons, rewrites)
     holds = [_hold_row(row)] if decision.state is State.ESCALATED and decision.text is None else []
@@ -199,9 +199,9 @@ def _decision_row(decision: Decision, salt: str, store_text: bool) -> Row:
     }
 
 
-def _reason_row(key: str, position: int, reason: Reason) -> Row:
+def _reason_row(decision: Row, position: int, reason: Reason) -> Row:
     return {
-        "decision_id": key,
+        "decision_id": decision["id"],
         "position": position,
         "rule": name(reason.rule),
         "stage": reason.stage.value,
@@ -212,6 +212,8 @@ def _reason_row(key: str, position: int, reason: Reason) -> Row:
         "spans": canonical([[int(start), int(end)] for start, end in reason.spans]),
         "description": escape(reason.description),
         "error": escape(reason.error),
+        "community": decision["community"],
+        "created_at": decision["created_at"],
     }
 
 

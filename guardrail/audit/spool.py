@@ -242,12 +242,16 @@ def encode(batch: Batch) -> bytes:
 
 
 def decode(value: Any, policies: dict[str, Any]) -> Batch:
-    """Return the records that `encode` wrote; their deadline is long past.
+    """Return the records that `encode` wrote, now or in an earlier version; their deadline is long past.
 
     Raises:
         KeyError, TypeError: not what `encode` makes, or of a policy that is not known.
     """
-    return Batch([DecisionRows(**row) for row in value["rows"]], policies[value["revision"]], 0.0)
+    rows = [DecisionRows(**row) for row in value["rows"]]
+    for row in rows:
+        of_decision = {name: row.decision[name] for name in ("community", "created_at")}  # since migration 0006
+        row.reasons = [of_decision | reason for reason in row.reasons]
+    return Batch(rows, policies[value["revision"]], 0.0)
 
 
 def _json(value: Any) -> bytes:

@@ -155,11 +155,12 @@ decisions = Table(
     Column("erased_at", UtcDateTime),  # when texts, subject, salt and embedding were erased; an event says why
     UniqueConstraint("community", "sequence"),
     Index(None, "subject"),
-    Index(None, "community", "created_at", "id"),
+    # In the order of a page; the risk stands last so that a range of it is tested in the index, without the row.
+    Index(None, "community", "created_at", "id", "risk"),
     Index(None, "community", "state", "created_at", "id"),
     Index(None, "community", "action", "created_at", "id"),
     Index(None, "community", "risk"),
-    Index(None, "created_at", "id"),
+    Index(None, "created_at", "id", "risk"),
     Index(None, "conversation"),
     Index(None, "request_id"),
     Index(None, "revision"),
@@ -188,7 +189,10 @@ reasons = Table(
     Column("spans", json_type(), nullable=False),  # [[start, end], ...] in the original source
     Column("description", Text, nullable=False),
     Column("error", Text, nullable=False),  # what failed, where the rule could not be judged
-    Index(None, "rule", "decision_id"),
+    # Of the decision, once more: what lets an index find a rule's decisions in the order of a page.
+    Column("community", String, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Index(None, "rule", "created_at", "decision_id", "community"),
     sqlite_with_rowid=False,
 )
 
@@ -204,7 +208,7 @@ rewrites = Table(
     Column("risk_before", Double),
     Column("risk_after", Double),
     Column("similarity", Double),
-    Column("fluency", Double),  # mean log-probability per token, nats
+    Column("fluency", Double),  # log-probability, nats
     Column("utility", Double),  # what selection ranked by
     Column("seed", String),  # decimal; a seed of 64 bits does not fit BIGINT
     Column("scores_after", json_type(), nullable=False),  # classifier -> probability; before: the decision's scores

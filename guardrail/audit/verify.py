@@ -114,6 +114,8 @@ def _check_row(decision: Row, body: bytes, last: int, previous: str, name: str, 
             yield _problem("altered", decision, f"its {column} {problem}")
     elif any(text is not None for _, text, _ in _texts(decision)):
         yield _problem("altered", decision, "it was erased, but holds a text")
+    if any(reason[name] != decision[name] for reason in decision["reasons"] for name in ("community", "created_at")):
+        yield _problem("altered", decision, "a reason names another community or time, by which it is listed")
     if (decision["erased_at"] is None) != bool(decision["salt"]):
         yield _problem("altered", decision, "it says that it was erased and keeps its salt, or the other way round")
 
@@ -173,8 +175,10 @@ def _contents(connection: Connection, community: str) -> Iterator[tuple[Row, byt
         reason, rewrite = _parts(connection, reasons, ids), _parts(connection, rewrites, ids)
         vectors = _parts(connection, embeddings, [row["id"] for row in rows if row["embedding_digest"] is not None])
         for row in rows:
-            parts = {"rewrites": rewrite.get(row["id"], ()), "embedding": next(iter(vectors.get(row["id"], ())), None)}
-            yield {**row, **parts}, _content(row, score, reason, rewrite)
+            key = row["id"]
+            parts = {"reasons": reason.get(key, ()), "rewrites": rewrite.get(key, ())}
+            embedding = next(iter(vectors.get(key, ())), None)
+            yield {**row, **parts, "embedding": embedding}, _content(row, score, reason, rewrite)
         after = rows[-1]["sequence"], rows[-1]["id"]
 
 
@@ -231,7 +235,7 @@ def _as_hashed(connection: Connection, table: Table, row: Row) -> Row:
         found = {name: row[name] for name in _JSON_COLUMNS[table.name]}
         return {**row, **{name: chain.canonical(value) for name, value in found.items() if value is not None}}
     values: dict[str, Any] = {name: _TRUTH.get(row[name], row[name]) for name in _BOOLEANS[table.name]}
-    if table is decisions:
+    if "created_at" in row:
         values["created_at"] = _moment(row["created_at"])
     return {**row, **values} if values else row
 

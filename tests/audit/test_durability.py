@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import random
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -148,6 +150,29 @@ def test_a_database_that_is_away_from_the_start(tmp_path: Path, policy: Policy, 
         folder.mkdir()
         assert store.recorder.flush(60)
         assert ids(store) == ["a", "b", "c"]
+
+
+def test_what_an_earlier_version_spooled_is_drained(
+    url: str, outage: Outage, policy: Policy, rewritten: Make, spool: Path
+) -> None:
+    """Until migration 0006 a reason did not say whose and when its decision was."""
+    outage.kind = "before"
+    store = open_store(url, timeout=1.0, spool=spool)
+    record(store, policy, rewritten(id="a"))
+    store.close()
+    (file,) = spool.iterdir()
+    head, body = file.read_bytes().splitlines()
+    call = json.loads(body.partition(b" ")[2])
+    for reason in call["rows"][0]["reasons"]:
+        del reason["community"], reason["created_at"]
+    body = json.dumps(call).encode()
+    file.write_bytes(head + b"\n%08x %s\n" % (zlib.crc32(body), body))
+    outage.kind = ""
+    with open_store(url, timeout=20.0, spool=spool) as again:
+        record(again, policy, rewritten(id="b"))  # from then on files of processes that are gone are looked for
+        assert again.recorder.flush(60)
+        assert set(ids(again)) == {"a", "b"}
+        assert again.verify().ok
 
 
 @pytest.mark.parametrize("damage", ["torn", "middle"])

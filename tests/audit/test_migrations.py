@@ -118,6 +118,42 @@ def test_down_and_up_again(engine: Engine, policy: Policy, rewritten: Make) -> N
     assert drift(engine) == []
 
 
+def test_what_0006_adds_to_reasons_and_words_goes_and_comes_back(
+    engine: Engine, policy: Policy, rewritten: Make
+) -> None:
+    migrate.upgrade(engine)
+    AuditStore(engine).record([rewritten(id="d1")], policy=policy, community="gamers")
+    before = inspect(engine).get_columns("reasons")
+    migrate.downgrade(engine, "0005")
+    for table, gone in (("reasons", {"community", "created_at"}), ("decisions", {"words"})):
+        assert not gone & {column["name"] for column in inspect(engine).get_columns(table)}
+    assert drift(engine) != []
+    migrate.upgrade(engine)
+    assert [column["name"] for column in inspect(engine).get_columns("reasons")] == [one["name"] for one in before]
+    store = AuditStore(engine)
+    assert [one.id for one in store.list(community="gamers", rule="harassment", text="idiot").items] == ["d1"]
+    assert store.verify().ok
+    assert drift(engine) == []
+
+
+def test_a_reason_astray_stops_a_migration_of_sqlite_and_is_not_dropped(
+    tmp_path: Path, policy: Policy, rewritten: Make
+) -> None:
+    engine = make_engine(f"sqlite:///{tmp_path / 'audit.sqlite'}")
+    migrate.upgrade(engine, "0005")
+    with engine.connect() as connection:
+        connection.connection.driver_connection.execute("PRAGMA foreign_keys=OFF")  # type: ignore[union-attr]
+        reason = "INSERT INTO reasons VALUES ('gone', 0, 'harassment', 'output', 'block', 0.9, 0.5, '{}', '[]', '', '')"
+        connection.execute(text(reason))
+        connection.commit()
+    with pytest.raises(ConfigurationError, match="a row of 'reasons' refers to a row of 'decisions'"):
+        migrate.upgrade(engine)
+    with engine.connect() as connection:
+        assert migrate.current(connection) == "0005"
+        assert connection.scalar(text("SELECT count(*) FROM reasons")) == 1
+    engine.dispose()
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -139,6 +175,8 @@ def test_drift_is_seen(engine: Engine, change: str) -> None:
     [
         ("0002_people.py", '    op.create_index(op.f("ix_labels_review_id")'),
         ("0003_events.py", "\n\ndef create_embeddings() -> None:"),  # after the last step of `upgrade`
+        ("0006_pages.py", '    op.create_index(op.f("ix_reasons_" + "_".join(BY_RULE))'),  # `reasons` is rebuilt
+        ("0006_pages.py", "\n\ndef place_reasons() -> None:"),
     ],
 )
 def test_a_migration_that_breaks_off_leaves_the_database_as_it_was(
@@ -165,9 +203,11 @@ def test_a_migration_that_breaks_off_leaves_the_database_as_it_was(
     tables = set(inspect(engine).get_table_names())
     assert not tables & {"reviews", "appeals", "labels", "events", "embeddings", "decisions_search"}
     assert "subject" not in {column["name"] for column in inspect(engine).get_columns("decisions")}
+    assert "community" not in {column["name"] for column in inspect(engine).get_columns("reasons")}
     assert migrate.upgrade(engine) == ("0001", migrate.head())
     assert drift(engine) == []
     assert AuditStore(engine).verify().ok
+    assert len(AuditStore(engine).list(community="gamers", rule="harassment").items) == 1
 
 
 def test_a_database_newer_than_the_code_is_refused(engine: Engine, blank_url: str) -> None:

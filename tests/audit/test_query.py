@@ -51,6 +51,13 @@ def test_the_newest_come_first(filled: AuditStore) -> None:
         ({"community": "nobody"}, ""),
         ({"rule": "harassment"}, "98"),
         ({"rule": "violence"}, ""),
+        ({"rule": "harassment", "community": "workers", "min_risk": 0.85}, "9"),
+        ({"rule": "harassment", "community": "gamers"}, ""),
+        ({"rule": "harassment", "since": datetime(2026, 1, 1, 0, 0, 9, tzinfo=UTC)}, "9"),
+        ({"rule": "harassment", "until": datetime(2026, 1, 1, 0, 0, 9, tzinfo=UTC)}, "8"),
+        ({"rule": "harassment", "text": "number 9"}, "9"),
+        ({"rule": "harassment", "request_id": "request-4"}, "98"),
+        ({"rule": "harassment", "conversation": "talk-1"}, ""),
         ({"action": "block"}, "98"),
         ({"action": Action.ALLOW, "community": "workers"}, "76"),
         ({"state": State.BLOCKED}, "98"),
@@ -96,6 +103,32 @@ def test_pages_cover_everything_once_even_at_equal_times(store: AuditStore, poli
         if after is None:
             break
     assert seen == ids[::-1]
+
+
+def test_pages_of_a_rule_hold_each_decision_once(store: AuditStore, policy: Policy, decide: Make) -> None:
+    """A rule that acted and could not be judged in part gives two reasons."""
+    acted = Reason("harassment", Stage.INPUT, Action.BLOCK, 0.9, 0.8)
+    failed = Reason("harassment", Stage.INPUT, Action.BLOCK, float("nan"), 0.8, error="TimeoutError")
+    other = Reason("violence", Stage.INPUT, Action.BLOCK, 0.9, 0.8)
+    moment = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+    made = [
+        decide(
+            id=f"d{index:02d}", created_at=moment + (index // 4), action=Action.BLOCK, state=State.BLOCKED, text=None,
+            refusal="No.", reasons=(other, acted, failed) if index % 2 else (other,),
+        )
+        for index in range(20)
+    ]  # fmt: skip
+    store.record(made, policy=policy, community="gamers")
+    for asked in ({}, {"community": "gamers"}):
+        seen: list[str] = []
+        after = None
+        for _ in range(10):
+            page = store.list(rule="harassment", limit=3, after=after, **asked)  # type: ignore[arg-type]
+            seen += [one.id for one in page.items]
+            after = page.next
+            if after is None:
+                break
+        assert seen == [f"d{index:02d}" for index in reversed(range(20)) if index % 2]
 
 
 def test_a_page_that_ends_exactly_has_no_next(filled: AuditStore) -> None:
