@@ -11,7 +11,7 @@ from guardrail.errors import ConfigurationError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from guardrail.clients.moderator import Moderator
+    from guardrail.engine import Guardrail
     from guardrail.policy.loader import Policy
     from guardrail.settings import Settings
     from guardrail.types import Outcome
@@ -25,7 +25,7 @@ def wrap(
     client: C,
     policy: str | Path | Policy | None = None,
     *,
-    guard: Moderator | None = None,
+    guard: Guardrail | None = None,
     settings: Settings | None = None,
     community: str = "default",
 ) -> C:
@@ -121,7 +121,7 @@ def _told(spec: tuple[object, ...]) -> str:
     )
 
 
-def _guardrail(policy: Any, settings: Any, community: str) -> Moderator:
+def _guardrail(policy: Any, settings: Any, community: str) -> Guardrail:
     from guardrail.engine import Guardrail
 
     return Guardrail(policy, settings=settings, community=community)

@@ -8,21 +8,26 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
+from guardrail.clients.asking import Steps
 from guardrail.clients.event_stream import EventStream
 from guardrail.clients.exchange import Exchange
 from guardrail.clients.ledger import EXTENSION, Ledger, remember
 from guardrail.clients.memory import Memory
-from guardrail.clients.moderator import Moderator, Steps
 from guardrail.errors import GuardrailError, ModerationError, UnsupportedPath
 from guardrail.wire import documents
 from guardrail.wire.pieces import Event
 from guardrail.wire.routes import Route, route
 from guardrail.wire.sse import encode
+
+if TYPE_CHECKING:
+    from guardrail.engine import Guardrail
 
 __all__ = ["ERROR_EXTENSION", "Call", "Close", "Read", "Send", "Session"]
 
@@ -64,7 +69,7 @@ class Session:
         resign: signs a request anew after its body was altered, where a client library signs bodies.
     """
 
-    def __init__(self, guard: Moderator, resign: Callable[[Any], Any] | None = None) -> None:
+    def __init__(self, guard: Guardrail, resign: Callable[[Any], Any] | None = None) -> None:
         self.guard, self.memory, self.resign = guard, Memory(), resign
         self.http: Any = None  # httpx or httpx2
         self._attempts: OrderedDict[bytes, Exchange] = OrderedDict()
@@ -115,6 +120,7 @@ class Call:
         self.exchange: Exchange = None  # type: ignore[assignment]  # set before anything is judged
         self.events: EventStream = None  # type: ignore[assignment]  # set with `upstream`
         self.upstream: Any = None
+        self._began = time.perf_counter()
 
     def steps(self) -> Steps:
         """Moderate the request, send it, moderate the response.
@@ -196,15 +202,15 @@ class Call:
             return self._rebuilt(response, None)
         data: bytes = yield Read(response)
         if not data.strip():
-            return self._rebuilt(response, data)
+            return self._kept(response)
         if data.lstrip()[:6] in (b"event:", b"data: ") or data.lstrip().startswith(b"data:"):
             return (yield from self._buffered_stream(response, data))
         document = documents.as_mapping(documents.parse(data, "The upstream's answer"), "The upstream's answer")
         if "error" in document and document["error"] is not None and not _has_answer(document):
-            return self._rebuilt(response, data)
+            return self._kept(response)
         changed = yield from self.exchange.answer(document)
         remember(self.exchange.ledger, ids=(*_ids(document), *_header_ids(response)))
-        return self._rebuilt(response, _dump(document) if changed else data)
+        return self._rebuilt(response, _dump(document)) if changed else self._kept(response)
 
     def _buffered_stream(self, response: Any, data: bytes) -> Steps:
         """An event stream that says it is something else."""
@@ -229,20 +235,37 @@ class Call:
         in_query = bool(url.query) and url.params.get("stream") == "true"
         return bool(self.exchange.body.get("stream")) or in_query or url.path.endswith(":streamRawPredict")
 
+    def _kept(self, response: Any) -> Any:
+        """The upstream's own response, which has been read and was not altered."""
+        response.headers = self._session.http.Headers(self._named(response.headers.raw))
+        response.extensions = {**response.extensions, EXTENSION: self.exchange.ledger}
+        return self._timed(response)
+
     def _rebuilt(self, response: Any, data: bytes | None) -> Any:
         """The upstream's response with another body: decoded, and of the length it has now. None: a stream follows."""
-        headers = [(name.lower(), value) for name, value in response.headers.raw]
+        headers = [item for item in response.headers.raw if item[0].lower() not in _RAW_BODY_HEADERS]
+        body = {"stream": self._stream(self)} if data is None else {"content": data}
+        extensions = {**response.extensions, EXTENSION: self.exchange.ledger}
+        make = self._session.http.Response
+        rebuilt = make(response.status_code, headers=self._named(headers), extensions=extensions, **body)
+        return rebuilt if data is None else self._timed(rebuilt)
+
+    def _named(self, headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """The headers of a response, and what leads from it to the outcome.
+
+        `x-request-id` and `request-id` are what the client libraries keep of a response.
+        """
         own = self._headers({})
-        # `x-request-id` and `request-id` are what the client libraries keep of a response: they lead to the outcome.
-        given = {name for name, _ in headers}
+        given = {name.lower() for name, _ in headers}
         for name in ("x-request-id", "request-id"):
             if name.encode() not in given:
                 own[name] = self.exchange.ledger.request_id
-        kept = [item for item in headers if item[0] not in _RAW_BODY_HEADERS]
-        kept += [(name.encode(), value.encode()) for name, value in own.items()]
-        body = {"stream": self._stream(self)} if data is None else {"content": data}
-        extensions = {**response.extensions, EXTENSION: self.exchange.ledger}
-        return self._session.http.Response(response.status_code, headers=kept, extensions=extensions, **body)
+        return [*headers, *((name.encode(), value.encode()) for name, value in own.items())]
+
+    def _timed(self, response: Any) -> Any:
+        """A response that was read here: the HTTP client, which takes the time until a body is read, sees none."""
+        response.elapsed = timedelta(seconds=time.perf_counter() - self._began)
+        return response
 
     def _sealed(self, headers: Mapping[str, str], body: bytes, ids: tuple[str, ...]) -> Any:
         remember(self.exchange.ledger, ids=ids)
@@ -251,7 +274,7 @@ class Call:
             "x-request-id": self.exchange.ledger.request_id,
             "request-id": self.exchange.ledger.request_id,
         }
-        return self._session.response(200, named, body, self.exchange.ledger)
+        return self._timed(self._session.response(200, named, body, self.exchange.ledger))
 
     def _headers(self, headers: dict[str, str]) -> dict[str, str]:
         headers["x-guardrail-request-id"] = self.exchange.ledger.request_id

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
+from guardrail.clients.asking import Check, Steps
 from guardrail.clients.exchange import Exchange
-from guardrail.clients.moderator import Check, Steps
 from guardrail.clients.waiting import await_people, held, wait_for_people
 from guardrail.errors import GuardrailError, ModerationError
 from guardrail.types import Decision

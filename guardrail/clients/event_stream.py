@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from guardrail.clients.asking import Steps
 from guardrail.clients.exchange import Exchange
 from guardrail.clients.ledger import remember
-from guardrail.clients.moderator import Steps
 from guardrail.clients.reading import MALFORMED, malformed
 from guardrail.errors import ModerationError
 from guardrail.wire import documents

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from guardrail.clients.asking import Check, Steps
 from guardrail.clients.ledger import Ledger
 from guardrail.clients.memory import WITHHELD, Memory, Verdict
-from guardrail.clients.moderator import Check, Moderator, Steps
 from guardrail.clients.named import conversation_of, subject_of
 from guardrail.clients.reading import readable
 from guardrail.clients.turns import first_new, runs, units_of
@@ -23,6 +23,9 @@ from guardrail.wire import documents
 from guardrail.wire.formats import WireFormat, strip_marks
 from guardrail.wire.pieces import Form, Piece, Role, Turn, Unscanned
 from guardrail.wire.units import Removed, Unit, unit_of
+
+if TYPE_CHECKING:
+    from guardrail.engine import Guardrail
 
 __all__ = ["Admission", "Exchange"]
 
@@ -63,7 +66,7 @@ class Exchange:
 
     def __init__(
         self,
-        guard: Moderator,
+        guard: Guardrail,
         form: WireFormat,
         body: dict[str, Any],
         memory: Memory,

@@ -6,17 +6,19 @@ import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from guardrail.clients.arguments import Arguments
 from guardrail.clients.driving import adrive, apump, drive, pump
 from guardrail.clients.exchange import Admission, Exchange
 from guardrail.clients.ledger import EXTENSION, Ledger
 from guardrail.clients.memory import Memory
-from guardrail.clients.moderator import Moderator
 from guardrail.errors import UnsupportedPath
 from guardrail.wire.pieces import Event
 from guardrail.wire.routes import FORMATS
+
+if TYPE_CHECKING:
+    from guardrail.engine import Guardrail
 
 __all__ = ["GuardedFunction", "ModeratedStream", "ModeratedText", "guarded", "installed"]
 
@@ -27,7 +29,7 @@ _ATTRIBUTE = "__guardrail__"
 class GuardedFunction:
     """What a guarded stand-in carries."""
 
-    guard: Moderator
+    guard: Guardrail
     spec: tuple[object, ...]
     original: Any
 
@@ -46,12 +48,12 @@ def installed(client: Any) -> GuardedFunction | None:
     return found if isinstance(found, GuardedFunction) else None
 
 
-def mark(stand_in: Any, guard: Moderator, spec: tuple[object, ...], original: Any) -> None:
+def mark(stand_in: Any, guard: Guardrail, spec: tuple[object, ...], original: Any) -> None:
     """Note on a stand-in what it stands for."""
     stand_in.__dict__[_ATTRIBUTE] = GuardedFunction(guard, spec, original)
 
 
-def guarded(function: Callable[..., Any], guard: Moderator, spec: tuple[object, ...]) -> Callable[..., Any]:
+def guarded(function: Callable[..., Any], guard: Guardrail, spec: tuple[object, ...]) -> Callable[..., Any]:
     """A function with the same signature whose messages and texts are moderated.
 
     The messages are its parameter `messages`, or else its first argument: a string, or a list of mappings with `role` and
@@ -89,7 +91,7 @@ def guarded(function: Callable[..., Any], guard: Moderator, spec: tuple[object, 
 class _Moderated:
     """The calls of one guarded function."""
 
-    def __init__(self, function: Callable[..., Any], guard: Moderator) -> None:
+    def __init__(self, function: Callable[..., Any], guard: Guardrail) -> None:
         self._function, self._guard, self._memory = function, guard, Memory()
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, streams: bool) -> Any:

@@ -8,12 +8,14 @@ import inspect
 import re
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from guardrail.clients.functions import installed, mark
 from guardrail.clients.litellm_call import LitellmCalls
-from guardrail.clients.moderator import Moderator
 from guardrail.errors import ConfigurationError, UnsupportedPath
+
+if TYPE_CHECKING:
+    from guardrail.engine import Guardrail
 
 __all__ = ["guarded", "is_litellm"]
 
@@ -47,7 +49,7 @@ def is_litellm(client: Any) -> bool:
     return any(cls.__module__ == "litellm.router" for cls in type(client).__mro__)
 
 
-def guarded(client: Any, guard: Moderator, spec: tuple[object, ...]) -> Any:
+def guarded(client: Any, guard: Guardrail, spec: tuple[object, ...]) -> Any:
     """A guarded stand-in for the module, a function or a router.
 
     Raises:
@@ -65,7 +67,7 @@ def guarded(client: Any, guard: Moderator, spec: tuple[object, ...]) -> Any:
 class GuardedLitellm(ModuleType):
     """Stands for the litellm module or for a router: its attributes are theirs, its generating calls are guarded."""
 
-    def __init__(self, target: Any, guard: Moderator, spec: tuple[object, ...]) -> None:
+    def __init__(self, target: Any, guard: Guardrail, spec: tuple[object, ...]) -> None:
         super().__init__(getattr(target, "__name__", type(target).__name__), target.__doc__)
         mark(self, guard, spec, target)
         self.__dict__["_target"] = target
@@ -94,7 +96,7 @@ class GuardedLitellm(ModuleType):
         return f"<guarded {self.__dict__['_target']!r}>"
 
 
-def _stand_in(name: str, value: Any, guard: Moderator, spec: tuple[object, ...], *, is_module: bool) -> Any:
+def _stand_in(name: str, value: Any, guard: Guardrail, spec: tuple[object, ...], *, is_module: bool) -> Any:
     if name in _GUARDED:
         return _function(name, value, guard, spec)
     if name == "Router" and is_module:
@@ -118,7 +120,7 @@ def _refusing(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _function(
-    name: str, function: Callable[..., Any], guard: Moderator, spec: tuple[object, ...]
+    name: str, function: Callable[..., Any], guard: Guardrail, spec: tuple[object, ...]
 ) -> Callable[..., Any]:
     form, argument = _GUARDED[name]
     calls = LitellmCalls(function, guard, form, argument)

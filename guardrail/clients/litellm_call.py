@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from guardrail.clients.arguments import plain, plain_value
 from guardrail.clients.driving import adrive, apump, drive, pump
@@ -12,10 +12,12 @@ from guardrail.clients.exchange import Admission, Exchange
 from guardrail.clients.ledger import EXTENSION, remember
 from guardrail.clients.litellm_objects import native_event, native_response, plain_document
 from guardrail.clients.memory import Memory
-from guardrail.clients.moderator import Moderator
 from guardrail.clients.reading import readable
 from guardrail.wire.pieces import DONE, Event
 from guardrail.wire.routes import FORMATS
+
+if TYPE_CHECKING:
+    from guardrail.engine import Guardrail
 
 __all__ = ["LitellmCalls"]
 
@@ -30,7 +32,7 @@ class LitellmCalls:
         argument: name of the argument that holds the conversation.
     """
 
-    def __init__(self, function: Callable[..., Any], guard: Moderator, form: str, argument: str) -> None:
+    def __init__(self, function: Callable[..., Any], guard: Guardrail, form: str, argument: str) -> None:
         self._function, self._guard, self._form, self._argument = function, guard, form, argument
         self._memory = Memory()
         self._names = list(inspect.signature(function).parameters)

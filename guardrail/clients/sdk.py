@@ -6,13 +6,15 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from guardrail.clients.call import ERROR_EXTENSION, Session
 from guardrail.clients.ledger import EXTENSION, remember
-from guardrail.clients.moderator import Moderator
 from guardrail.clients.transport import guarded_http_client
 from guardrail.errors import GuardrailError, UnsupportedPath
+
+if TYPE_CHECKING:
+    from guardrail.engine import Guardrail
 
 __all__ = ["Guarded", "install", "installed", "is_client", "uninstall"]
 
@@ -24,7 +26,7 @@ _HOOKS = ("copy", "with_options", "_process_response", "_make_status_error_from_
 class Guarded:
     """What a wrapped client carries: who moderates it, what was asked for, and what it was before."""
 
-    guard: Moderator
+    guard: Guardrail
     spec: tuple[object, ...]
     session: Session
     http_client: Any
@@ -57,7 +59,7 @@ def installed(client: Any) -> Guarded | None:
     return found if isinstance(found, Guarded) else None
 
 
-def install(client: Any, guard: Moderator, spec: tuple[object, ...]) -> None:
+def install(client: Any, guard: Guardrail, spec: tuple[object, ...]) -> None:
     """Guard a client, in place. Its copies (`with_options`, `copy`) are guarded too, whatever HTTP client they are given.
 
     Raises:
@@ -68,7 +70,7 @@ def install(client: Any, guard: Moderator, spec: tuple[object, ...]) -> None:
 
 
 def _attach(
-    client: Any, guard: Moderator, spec: tuple[object, ...], session: Session, guarded: Any | None = None
+    client: Any, guard: Guardrail, spec: tuple[object, ...], session: Session, guarded: Any | None = None
 ) -> None:
     http_client = client._client
     guarded = guarded_http_client(http_client, session) if guarded is None else guarded
@@ -94,7 +96,7 @@ def uninstall(client: Any) -> None:
     client.__dict__.update(found.replaced)
 
 
-def _copying(copy: Callable[..., Any], guard: Moderator, spec: tuple[object, ...]) -> Callable[..., Any]:
+def _copying(copy: Callable[..., Any], guard: Guardrail, spec: tuple[object, ...]) -> Callable[..., Any]:
     """`copy` whose result is guarded. The copy is made of the unguarded HTTP client, so that no call is judged twice."""
 
     @functools.wraps(copy)
