@@ -7,6 +7,9 @@ durable commit per `--batch` decisions): no conversion, no hashing, no chain. Ag
 - `threads`: `--threads` threads, each of which calls `record()` with one decision and waits until it is durable;
 - `single`:  one thread, one decision at a time, against `raw` with one commit per decision.
 
+`sealed` and `sealed_single` are `batches` and `single` with encryption at rest, by a second store on the same database;
+they stand against `batches` and `single`, in decisions per second and per second of this process's CPU.
+
 Rounds alternate, so that a change of the machine's speed meets both sides. Prints one JSON document.
 
     python benchmarks/audit.py --url sqlite:////var/tmp/bench.sqlite
@@ -16,8 +19,10 @@ Rounds alternate, so that a change of the machine's speed meets both sides. Prin
 from __future__ import annotations
 
 import argparse
+import base64
 import hashlib
 import json
+import os
 import random
 import statistics
 import sys
@@ -93,8 +98,8 @@ def make_rewrite(generator: random.Random, source: str, score: dict[str, float])
 class Bench:
     """One database, filled by either side in turn."""
 
-    def __init__(self, store: AuditStore, batch: int, threads: int) -> None:
-        self.store, self.batch, self.threads = store, batch, threads
+    def __init__(self, store: AuditStore, sealing: AuditStore, batch: int, threads: int) -> None:
+        self.store, self.sealing, self.batch, self.threads = store, sealing, batch, threads
         self.generator = random.Random(0)  # noqa: S311 - texts for a benchmark
         self.run = f"{time.time_ns():x}"
         self.made = 0
@@ -105,12 +110,16 @@ class Bench:
         return [make_decision(self.generator, f"{self.run}-{first + index:08d}") for index in range(count)]
 
     def batches(self, made: Sequence[Decision]) -> None:
-        for group in split(made, self.batch):
-            self.store.record(group, policy=BenchmarkPolicy, community="benchmark")  # type: ignore[arg-type]
+        record(self.store, split(made, self.batch))
 
     def single(self, made: Sequence[Decision]) -> None:
-        for decision in made:
-            self.store.record([decision], policy=BenchmarkPolicy, community="benchmark")  # type: ignore[arg-type]
+        record(self.store, split(made, 1))
+
+    def sealed(self, made: Sequence[Decision]) -> None:
+        record(self.sealing, split(made, self.batch))
+
+    def sealed_single(self, made: Sequence[Decision]) -> None:
+        record(self.sealing, split(made, 1))
 
     def parallel(self, made: Sequence[Decision]) -> None:
         parts = [made[start :: self.threads] for start in range(self.threads)]
@@ -127,6 +136,11 @@ class Bench:
         for group in split(rows, batch):
             insert_raw(self.store.engine, group)
         return time.perf_counter() - started
+
+
+def record(store: AuditStore, groups: Sequence[Sequence[Decision]]) -> None:
+    for group in groups:
+        store.record(group, policy=BenchmarkPolicy, community="benchmark")  # type: ignore[arg-type]
 
 
 def linked(rows: DecisionRows, index: int) -> DecisionRows:
@@ -166,6 +180,7 @@ def seconds(work: Callable[[Sequence[Decision]], None], made: Sequence[Decision]
 def measure(bench: Bench, count: int, rounds: int) -> dict[str, Any]:
     few = max(50, count // 10)  # one commit each: slow on a real disk
     rates: dict[str, list[float]] = {}
+    cpu: dict[str, list[float]] = {}
     for _ in range(rounds):
         for name, size, spent in (
             ("raw", count, lambda made: bench.raw(made, bench.batch)),
@@ -173,11 +188,20 @@ def measure(bench: Bench, count: int, rounds: int) -> dict[str, Any]:
             ("threads", count, lambda made: seconds(bench.parallel, made)),
             ("raw_single", few, lambda made: bench.raw(made, 1)),
             ("single", few, lambda made: seconds(bench.single, made)),
+            ("sealed", count, lambda made: seconds(bench.sealed, made)),
+            ("sealed_single", few, lambda made: seconds(bench.sealed_single, made)),
         ):
-            rates.setdefault(name, []).append(size / spent(bench.decisions(size)))
+            made = bench.decisions(size)
+            started = time.process_time()
+            rates.setdefault(name, []).append(size / spent(made))
+            cpu.setdefault(name, []).append(size / (time.process_time() - started))
     middle = {name: statistics.median(values) for name, values in rates.items()}
+    worked = {name: statistics.median(values) for name, values in cpu.items()}
+    pairs = (("batches", "sealed"), ("single", "sealed_single"))
     return {
         "decisions_per_second": {name: round(value) for name, value in middle.items()},
+        "sealed_of_plain": {plain: round(middle[sealed] / middle[plain], 3) for plain, sealed in pairs},
+        "sealed_of_plain_by_cpu": {plain: round(worked[sealed] / worked[plain], 3) for plain, sealed in pairs},
         "ratio": {
             "batches": round(middle["batches"] / middle["raw"], 3),
             "threads": round(middle["threads"] / middle["raw"], 3),
@@ -196,11 +220,13 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         url = options.url or f"sqlite:///{Path(directory) / 'audit.sqlite'}"
-        with open_store(url, timeout=60.0) as store:
-            bench = Bench(store, options.batch, options.threads)
-            bench.batches(bench.decisions(options.batch))  # warm up: the policy revision, the compiled statements
+        key = base64.b64encode(os.urandom(32)).decode()
+        with open_store(url, timeout=60.0) as store, open_store(url, timeout=60.0, encryption_key=key) as sealing:
+            bench = Bench(store, sealing, options.batch, options.threads)
+            for warm in (bench.batches, bench.sealed):  # the policy revision, the compiled statements
+                warm(bench.decisions(options.batch))
             result = measure(bench, options.count, options.rounds)
-            verified = store.verify("benchmark")
+            verified = sealing.verify("benchmark")
     result |= {"database": store.engine.dialect.name, "batch": options.batch, "threads": options.threads}
     result["verified"] = {"ok": verified.ok, "decisions": verified.decisions}
     json.dump(result, sys.stdout, indent=2)
