@@ -16,6 +16,8 @@ from guardrail.audit.tables import decisions
 from guardrail.review import tables
 from guardrail.review.desk import Desk, Encode
 from guardrail.review.diff import shorten
+from guardrail.review.priority import severe
+from guardrail.types import Action
 
 __all__ = ["Neighbour", "Neighbours"]
 
@@ -37,6 +39,7 @@ class Neighbour:
     rule: str
     outcome: str | None
     excerpt: str
+    severe: bool
 
 
 class Neighbours:
@@ -95,10 +98,11 @@ class Neighbours:
 
 def _neighbour(connection: Connection, decision_id: str, similarity: float) -> Neighbour | None:
     table, queue = decisions, tables.queue
-    columns = (table.c.state, table.c.source_text, queue.c.rule, queue.c.outcome)
+    columns = (table.c.state, table.c.action, table.c.risk, table.c.source_text, queue.c.rule, queue.c.outcome)
     join = table.outerjoin(queue, queue.c.decision_id == table.c.id)
     row = connection.execute(select(*columns).select_from(join).where(table.c.id == identifier(decision_id))).first()
     if row is None:
         return None
     text = shorten(unescape(row.source_text)) if row.source_text is not None else ""
-    return Neighbour(decision_id, similarity, row.state, unescape(row.rule or ""), row.outcome, text)
+    grave = severe(Action(row.action), row.risk)
+    return Neighbour(decision_id, similarity, row.state, unescape(row.rule or ""), row.outcome, text, grave)

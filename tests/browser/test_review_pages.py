@@ -126,6 +126,20 @@ def test_a_script_is_shown_and_does_not_run(site: Any, visit: Visit) -> None:
     assert "inline event handler" in visit.errors.pop()  # type: ignore[attr-defined]
 
 
+def test_a_text_is_shown_in_its_own_direction(site: Any, visit: Visit) -> None:
+    draft = "\u0645\u0631\u062d\u0628\u0627 \u0628\u0643 idiot."  # Arabic, with a Latin word in it
+    key = site.record(source=draft, text="Hello.", reasons=(), rewrite=None)
+    while fill(site.desk.store, site.desk.policies, "gamers"):
+        pass
+    page = visit("ann", f"/decision?id={key}")
+    direction = "element => getComputedStyle(element).direction"
+    assert page.locator("section:has(#draft) .text").evaluate(direction) == "rtl"
+    assert page.locator("section:has(#delivered) .text").evaluate(direction) == "ltr"
+    page.goto("/queue?community=gamers")
+    assert page.locator(f"[href*='{key}'] .excerpt").evaluate(direction) == "rtl"
+    assert page.locator("main").evaluate(direction) == "ltr"
+
+
 PAGES = (
     "queue",
     "decision",
