@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -84,12 +85,7 @@ def command(
         return
     with opened(url, config) as store, error_console.status("learning from reviews"):
         found = learn(store, loaded, settings, out, safety, community=community, limits=Limits(bound, cap))
-    if json:
-        emit_json(found)
-    else:
-        _show(found)
-    if found.refused:
-        raise typer.Exit(ExitCode.VIOLATION)
+    _finish(found, found.policy, partial(_show, found), json)
 
 
 def _learn_diffusion(
@@ -120,10 +116,17 @@ def _learn_diffusion(
             limits=limits,
             report=lambda step, loss, moved: status.update(f"step {step}: loss {loss:.3f}, {moved:.2f} nats away"),
         )
+    _finish(found, found.checkpoint, partial(_show_diffusion, found), json)
+
+
+def _finish(found: Learned | PreferenceLearned, written: object, show: Callable[[], None], json: bool) -> None:
+    """Print what was learned and where it was written, or why it was refused: then exit 1."""
     if json:
         emit_json(found)
     else:
-        _show_diffusion(found)
+        show()
+        said, style = (f"refused: {found.refused}", "red") if found.refused else (f"written: {written}", None)
+        console.print(said, style=style, markup=False, soft_wrap=not found.refused)
     if found.refused:
         raise typer.Exit(ExitCode.VIOLATION)
 
@@ -139,10 +142,6 @@ def _show_diffusion(found: PreferenceLearned) -> None:
     console.print(table)
     ended = ", where the bound ended it" if found.stopped else ""
     console.print(f"{found.steps} steps, {found.divergence:.2f} nats from the network before{ended}")
-    if found.refused:
-        console.print(f"refused: {found.refused}", style="red", markup=False)
-    else:
-        console.print(f"written: {found.checkpoint}", markup=False, soft_wrap=True)
 
 
 def _show(found: Learned) -> None:
@@ -159,7 +158,3 @@ def _show(found: Learned) -> None:
     )
     for text in found.broken:
         note(f"passed before, fails now: {text}")
-    if found.refused:
-        console.print(f"refused: {found.refused}", style="red", markup=False)
-    else:
-        console.print(f"written: {found.policy}", markup=False, soft_wrap=True)
