@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,24 @@ def example() -> Any:
 
 
 @pytest.fixture
-def page(example: Any, upstream: Any, guard: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def _loops(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Close the event loops that gradio makes for its locks (`gradio.utils.safe_get_lock`) and forgets, sockets and all."""
+    make, made = asyncio.new_event_loop, []
+
+    def noted() -> asyncio.AbstractEventLoop:
+        made.append(make())
+        return made[-1]
+
+    monkeypatch.setattr(asyncio, "new_event_loop", noted)
+    yield
+    asyncio.set_event_loop(None)
+    for loop in made:
+        if not loop.is_running():  # a server that is still ending closes its own
+            loop.close()
+
+
+@pytest.fixture
+def page(example: Any, upstream: Any, guard: Any, monkeypatch: pytest.MonkeyPatch, _loops: None) -> Any:
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
     with OpenAI(api_key="k", base_url=upstream.url, max_retries=0) as client:
         yield example.make_page(guardrail.wrap(client, guard=guard))
