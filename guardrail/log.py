@@ -31,7 +31,7 @@ class Logger:
     """
 
     def __init__(self, name: str) -> None:
-        self._name = name
+        self._name, self._plain = name, logging.getLogger(name)
 
     def __getattr__(self, method: str) -> Any:
         """`debug`, `info`, `warning`, `error`, ...: decided at each call, since applications configure logging late."""
@@ -40,10 +40,9 @@ class Logger:
 
             if structlog.is_configured():
                 return getattr(structlog.get_logger(self._name), method)
-        plain = logging.getLogger(self._name)
-        if method == "debug" and not plain.isEnabledFor(logging.DEBUG):
+        if method == "debug" and not self._plain.isEnabledFor(logging.DEBUG):
             return _nothing  # said at every decision, heard by nobody
         import structlog  # a tenth of a second, which a silent process does not spend
 
-        logger = structlog.wrap_logger(plain, wrapper_class=structlog.stdlib.BoundLogger, processors=[_message])
+        logger = structlog.wrap_logger(self._plain, wrapper_class=structlog.stdlib.BoundLogger, processors=[_message])
         return getattr(logger, method)
