@@ -1,4 +1,4 @@
-"""The embedded encoder with its upper layers tuned: the tier `tuned` of the classifiers, the judge of acceptability.
+"""The network of the `tuned` tier: the lower layers of the embedded encoder as they are, the upper ones tuned.
 
 The lower part is frozen (`Trunk`), so it can be the very module that embeds texts for the linear heads; the upper part
 (`Upper`) is a few transformer layers, mean pooling over the tokens, and one linear output for each label. Layers that
