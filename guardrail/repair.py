@@ -84,7 +84,8 @@ class Repairer:
                 notes.append(f"{name}: not configured")
                 continue
             try:
-                self._propose(rewriter, passage, verdict, reasons, stretches, seed, deadline)
+                for round_ in range(rewriter.rounds):
+                    self._propose(rewriter, passage, verdict, reasons, stretches, seed, round_, deadline)
             except GuardrailError as error:
                 log.warning("rewriter failed", rewriter=name, error=str(error))
                 notes.append(f"{name}: {error}")
@@ -107,6 +108,7 @@ class Repairer:
         reasons: Sequence[Reason],
         stretches: Sequence[_Stretch],
         seed: int,
+        round_: int,
         deadline: float,
     ) -> None:
         """Add the rewriter's passing candidates to every stretch that has none, or whose candidates failed together."""
@@ -114,7 +116,10 @@ class Repairer:
         open_ = [stretch for stretch in stretches if redacts or not (stretch.ranked or stretch.code)]
         if not open_:
             return
-        requests = [self._request(stretch, passage, verdict, reasons, seed, deadline, redacts) for stretch in open_]
+        requests = [
+            replace(self._request(stretch, passage, verdict, reasons, seed, deadline, redacts), round=round_)
+            for stretch in open_
+        ]
         proposals = rewriter.propose(requests)
         texts = [proposal.text for own in proposals for proposal in own]
         verdicts = iter(self._judge.judge([replace(passage, text=text) for text in texts]))

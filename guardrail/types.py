@@ -155,7 +155,7 @@ class Candidate:
     risk: float  # largest rule risk of the text
     passes: bool  # no rule asks for redact or more
     similarity: float | None  # cosine of sentence embeddings, draft against candidate; None where none was measured
-    fluency: float | None = None  # mean log-probability of its new words under the rewriter's language model, nats
+    fluency: float | None = None  # log-probability that people would have put it for the draft, says the rewriter; nats
     utility: float | None = None  # what selection ranked by, see guardrail.rewrite.select
     scores: Mapping[str, float] = field(default_factory=lambda: _EMPTY)
     seed: int | None = None

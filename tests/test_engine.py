@@ -54,7 +54,7 @@ class Store:
 class Fixed:
     """A rewriter that proposes what it is told."""
 
-    name, fingerprint = "dglm", "sha256:fixed"
+    name, fingerprint, rounds = "dglm", "sha256:fixed", 1
 
     def __init__(self, *texts: str, error: Exception | None = None) -> None:
         self.texts, self.error, self.requests = texts, error, []
@@ -132,6 +132,25 @@ def test_when_no_candidate_passes_the_next_rewriter_is_asked_and_it_is_said(make
     decision = moderate(make(Fixed("Still blargh.")), "This is blargh!")
     assert (decision.state, decision.text) == (State.REDACTED, "This is [removed]!")
     assert "dglm: no candidate passed" in decision.note
+
+
+def test_a_rewriter_with_two_rounds_is_asked_again_only_where_nothing_passed(make) -> None:
+    class Twice(Fixed):
+        rounds = 2
+
+        def propose(self, requests):
+            super().propose(requests)
+            return [[Proposal(self.texts[request.round])] for request in requests]
+
+    second = Twice("Still blargh.", "A nice thing.")
+    decision = moderate(make(second), "This is blargh!")
+    assert (decision.state, decision.text) == (State.REWRITTEN, "A nice thing.")
+    assert [request.round for request in second.requests] == [0, 1]
+    assert decision.rewrite is not None
+    assert {row.text for row in decision.rewrite.candidates} == {"Still blargh.", "A nice thing."}
+    first = Twice("A nice thing.", "Another.")
+    assert moderate(make(first), "This is blargh!").text == "A nice thing."
+    assert [request.round for request in first.requests] == [0]
 
 
 def test_when_nothing_passes_the_text_is_withheld(make) -> None:

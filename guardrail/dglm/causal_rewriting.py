@@ -93,7 +93,7 @@ class CausalRewriting:
             )
 
     def fluency(self, rows: Sequence[tuple[str, str, Array]]) -> list[float]:
-        """Return the mean log-probability, in nats, of the new words of each (text, draft, latent), 0 without any."""
+        """Return the log-probability, in nats, of the new words of each (text, draft, latent), see `Writer.fluency`."""
         ids = [self.writer.ids(text)[:MAX_SCORED] for text, _, _ in rows]
         latent = torch.from_numpy(np.stack([latent for _, _, latent in rows]).astype(np.float32))
         with self._precision():
@@ -105,7 +105,7 @@ class CausalRewriting:
             new = [
                 max(v, LEAST) for v, pair in zip(said, pairwise((None, *own, None)), strict=True) if pair not in known
             ]
-            found.append(sum(new) / max(1, len(new)))
+            found.append(sum(new) if draft else sum(new) / max(1, len(new)))
         return found
 
     def on_cpu(self) -> CausalRewriting:

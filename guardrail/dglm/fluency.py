@@ -1,7 +1,9 @@
-"""How well the new words of a text rewrite its draft: their mean log-probability under the decoder, the draft in view.
+"""How well the new words of a text rewrite its draft: their log-probability under the decoder, the draft in view.
 
 The decoder learned from what people made of such drafts. So a word that is missing after an article is unlikely, and so is
-a harmless word that nobody would have touched.
+a harmless word that nobody would have touched. It is the probability of all that is new: by a mean, a long rewording of
+ordinary words would win over a short deletion, whatever becomes of the meaning. A text without a draft is new as a whole;
+there the mean counts, or the shortest would win.
 
 The candidates of one draft share most of their words, and only what is new is scored. So the texts of a draft are laid
 out as one tree of tokens, in which each looks at its own ancestors alone (tree attention, Miao et al. 2024, SpecInfer,
@@ -67,7 +69,7 @@ class _Tree:
 
 @torch.inference_mode()
 def fluencies(decoder: Decoder, rows: Sequence[Scored], signal: float) -> list[float]:
-    """Return the mean log-probability, in nats, of the new words of each text; 0 where nothing is new.
+    """Return the log-probability, in nats, of the new words of each text (their mean without a draft); 0 without any.
 
     New is what does not stand in the draft with the same piece before it. Words that the decoder can neither write nor copy
     do not count. One tree per draft and latent; no two requests share one.
@@ -84,7 +86,9 @@ def fluencies(decoder: Decoder, rows: Sequence[Scored], signal: float) -> list[f
     for place, value in zip(places, values, strict=True):
         totals[place.row] += value
         counts[place.row] += 1
-    return [total / max(1, count) for total, count in zip(totals, counts, strict=True)]
+    return [
+        total if row.draft else total / max(1, count) for row, total, count in zip(rows, totals, counts, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,11 +137,17 @@ def load(path: Path) -> PhraseTable:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
 
 
-def with_articles(text: str) -> str:
-    """Let "a" and "an" follow the sound of the word behind them, as far as spelling tells."""
+def with_articles(text: str, draft: str = "") -> str:
+    """Let "a" and "an" follow the sound of the word behind them, as far as spelling tells.
+
+    What stands like that in the draft stays.
+    """
+    kept = draft.lower()
 
     def follow(match: re.Match[str]) -> str:
         article, _, space, word = match.groups()
+        if f"{match.group()}{word}".lower() in kept:
+            return match.group()
         return f"{article}{'n' if _VOWEL.match(word) else ''}{space}"
 
     return _ARTICLE.sub(follow, text)

@@ -113,12 +113,12 @@ class Pipeline:
         return [[Proposed(text, next(fluencies)) for text in texts] for texts in found]
 
     def fluency(self, texts: Sequence[str], draft: str = "") -> list[float]:
-        """Mean log-probability, in nats, of the words of each text that are new where they stand.
+        """Log-probability, in nats, of the words of each text that are new where they stand.
 
         The shipped decoder has the draft in view and is given its embedding (each text's own where there is no draft), so
         that it asks: would people have put this for that? What stands in the draft with the same piece before it is taken
         to be as fluent as the draft; all else, above all the seam where words were left out, has to be likely. 0 where
-        nothing is new.
+        nothing is new; the mean, not the total, where there is no draft.
         """
         return self._fluencies([(text, draft) for text in texts], self.encoder)
 

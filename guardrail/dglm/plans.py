@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from guardrail.dglm.codec import HIDDEN
 from guardrail.dglm.guidance import Guide
+from guardrail.dglm.phrase_table import with_articles
 from guardrail.types import Span
 
 MARGINS = (1.0, 2.5, 4.0, 6.0)
@@ -30,6 +31,7 @@ class SpanRequest:
     strength: float = 0.5
     mode: str = "project"
     seed: int = 0
+    round: int = 0
     cancelled: Callable[[], bool] = lambda: False
     forbidden: Callable[[str], bool] | None = None
 
@@ -63,6 +65,7 @@ def plan_candidates(
     """Lay out the candidates: greedy ones first, over the ways to show the draft and rising margins, then samples.
 
     The draft is shown without its bad clauses, with its weighty words replaced, whole, with them hidden, and without them.
+    Round 1 has the plans behind those of round 0: mostly samples, ever further from the draft.
 
     Args:
         words: spans of the words that weigh most. bad: spans of the clauses that would not pass by themselves.
@@ -89,8 +92,10 @@ def plan_candidates(
     ]
     margins = (near, middle, far, extreme)
     drafts = (masked, shown, (erased, erased))
-    more = range(len(order), request.candidates)
-    return [*order, *(Plan(*drafts[i % 3], margins[i // 3 % 4], 0.8) for i in more)][: request.candidates]
+    first = request.round * request.candidates
+    last = first + request.candidates
+    more = (Plan(*drafts[i % 3], margins[i // 3 % 4], 0.8) for i in range(len(order), last))
+    return [*order, *more][first:last]
 
 
 def plan_continuations(request: SpanRequest) -> list[Plan]:
@@ -100,8 +105,11 @@ def plan_continuations(request: SpanRequest) -> list[Plan]:
 
 
 def tidy(text: str, draft: str) -> str:
-    """Mend the ends where words were left out: nothing left hanging, capital and full stop as the draft has them."""
-    text = text.strip().lstrip(",;:.!?)-").lstrip()
+    """Mend the ends where words were left out: nothing left hanging, capital and full stop as the draft has them.
+
+    An article follows the word that now stands behind it ("an excuse" for "a shitty excuse").
+    """
+    text = with_articles(text.strip(), draft).lstrip(",;:.!?)-").lstrip()
     hanging = _CONJUNCTION.match(text)
     if hanging and not _CONJUNCTION.match(draft):
         text = text[hanging.end() :]

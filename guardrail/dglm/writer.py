@@ -75,9 +75,9 @@ class Writer(Protocol):
         """Return what was written for each line, as one batch; what a line gets does not depend on the others."""
 
     def fluency(self, rows: Sequence[tuple[str, str, Array]]) -> list[float]:
-        """Return the mean log-probability, in nats, of the new words of each (text, draft, latent), 0 without any.
+        """Return the log-probability, in nats, of the new words of each (text, draft, latent), 0 without any.
 
-        The latent is the normalised embedding of what should have been said.
+        Without a draft it is their mean. The latent is the normalised embedding of what should have been said.
         """
 
     def on_cpu(self) -> Writer:
@@ -146,7 +146,7 @@ class DraftWriter:
             return generate(self.decoder, self.codec, latent, signal, prefixes, decoding, generator, cancelled)
 
     def fluency(self, rows: Sequence[tuple[str, str, Array]]) -> list[float]:
-        """Return the mean log-probability of the new words of each (text, draft, latent)."""
+        """Return the log-probability of the new words of each (text, draft, latent)."""
         drafts = {draft: self.codec.encode(draft, MAX_DRAFT) for _, draft, _ in rows}
         scored = [
             Scored(self.codec.encode(text, MAX_SCORED), drafts[draft], torch.from_numpy(latent))

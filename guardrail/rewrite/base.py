@@ -28,7 +28,8 @@ class RewriteRequest:
         guides: which way the policy steers; empty where only patterns were violated.
         why: the violated rules in words, for rewriters that are told in words.
         candidates: proposals wanted. strength: in (0, 1], how far the text may move. mode: of the DGLM.
-        seed: the same seed gives the same proposals. cancelled: asked between steps; True stops the work.
+        seed: the same seed gives the same proposals. round: 0, or 1 where nothing of round 0 passed; see `Rewriter.rounds`.
+        cancelled: asked between steps; True stops the work.
         forbidden: tells whether a text, perhaps unfinished, holds what the policy's patterns forbid; None: no pattern.
     """
 
@@ -43,13 +44,14 @@ class RewriteRequest:
     strength: float = 0.5
     mode: str = "project"
     seed: int = 0
+    round: int = 0
     cancelled: Callable[[], bool] = lambda: False
     forbidden: Callable[[str], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """One replacement for the stretch. `fluency`: mean log-probability of its new words, nats."""
+    """One replacement for the stretch. `fluency`: log-probability that people would have put it for the draft, nats."""
 
     text: str
     fluency: float | None = None
@@ -61,6 +63,10 @@ class Rewriter(Protocol):
     @property
     def name(self) -> str:
         """Its name in a policy's `rewrite.order`."""
+
+    @property
+    def rounds(self) -> int:
+        """How often it may be asked about the same stretch before the next rewriter is; each time it proposes otherwise."""
 
     @property
     def fingerprint(self) -> str:

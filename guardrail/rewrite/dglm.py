@@ -30,6 +30,7 @@ class DGLMRewriter:
     """
 
     name = "dglm"
+    rounds = 2
 
     def __init__(self, checkpoint: str, encoder: str, device: str) -> None:
         self._names = (checkpoint, encoder, device)
@@ -79,7 +80,8 @@ def _span_request(request: RewriteRequest) -> SpanRequest:
         candidates=request.candidates,
         strength=request.strength,
         mode=request.mode,
-        seed=request.seed,
+        seed=request.seed + request.round,
+        round=request.round,
         cancelled=request.cancelled,
         forbidden=request.forbidden,
     )

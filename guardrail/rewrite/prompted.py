@@ -32,6 +32,7 @@ class PromptedRewriter:
     """
 
     name = "prompted"
+    rounds = 1
 
     def __init__(self, model: str, timeout: float) -> None:
         self.model, self.timeout = model, timeout

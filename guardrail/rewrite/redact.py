@@ -18,6 +18,7 @@ class Redactor:
     """Replace matches by a mark, which says what stood there if that is known; or, if need be, the whole stretch."""
 
     name = "redact"
+    rounds = 1
     fingerprint = "sha256:" + hashlib.sha256(MARK.encode()).hexdigest()
 
     def propose(self, requests: list[RewriteRequest]) -> list[list[Proposal]]:

@@ -12,9 +12,8 @@ from dataclasses import replace
 from guardrail.policy.schema import Preference
 from guardrail.types import Candidate
 
-FLUENCY_WEIGHT = 0.1
+FLUENCY_WEIGHT = 0.05
 """Utility per nat, chosen on held-aside pairs (`dev`): by it, what is chosen is nearest to what people wrote."""
-
 
 SAFE = 0.35
 """A risk that is low enough: below it, another candidate is better for its meaning or its English, not for its risk."""
@@ -24,8 +23,7 @@ def utility(candidate: Candidate, source: str, preference: Preference) -> float:
     """Return the utility of a candidate.
 
     Safety is 1 up to `SAFE` and falls to 0 at a risk of 1; fidelity is the cosine to the draft; brevity 1 minus by how
-    much it is longer than the draft, each in [0, 1]. Fluency (mean log-probability per token, in nats) is added with a
-    small weight.
+    much it is longer than the draft, each in [0, 1]. Fluency (a log-probability, in nats) is added with a small weight.
     """
     total = preference.safety + preference.fidelity + preference.brevity or 1.0
     longer = max(0.0, len(candidate.text) / max(1, len(source)) - 1.0)

@@ -44,14 +44,15 @@ def scored(text: str, draft: str, latent: torch.Tensor) -> Scored:
 
 @torch.inference_mode()
 def one_by_one(decoder: Decoder, row: Scored) -> float:
-    """The definition: every token of one text under the decoder, the mean over those that are new and writable."""
+    """The definition: every token of one text under the decoder, those that are new and writable; their mean without a draft."""
     prefix = collate_prefix([PrefixTokens(row.draft)], decoder.prompt(row.latent[None], torch.full((1,), 0.95)))
     target = collate_target([row.text])
     values, counts, _ = token_log_probabilities(decoder, prefix, target, output_index(decoder))
     known = set(pairwise((START, *row.draft.ids, END))) if row.draft else set()
     pairs = zip(target.ids[0].tolist(), target.next_ids[0].tolist(), strict=True)
     new = counts[0] * torch.tensor([pair not in known for pair in pairs])
-    return float((values[0] * new).sum() / new.sum().clamp_min(1.0))
+    total = (values[0] * new).sum()
+    return float(total if row.draft else total / new.sum().clamp_min(1.0))
 
 
 def test_a_tree_scores_as_one_text_at_a_time_does(decoder: Decoder) -> None:

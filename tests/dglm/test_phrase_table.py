@@ -96,3 +96,7 @@ def test_saved_and_loaded(table: PhraseTable, tmp_path: Path) -> None:
         load(tmp_path / "phrases.json")
     with pytest.raises(CheckpointError, match="cannot be read"):
         load(tmp_path / "nothing.json")
+
+
+def test_articles_of_the_draft_stay_as_they_are() -> None:
+    assert with_articles("a hour of an work", "I waited A hour.") == "a hour of a work"

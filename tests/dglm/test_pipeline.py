@@ -15,7 +15,7 @@ from guardrail.dglm.choose import Decoding
 from guardrail.dglm.codec import HIDDEN
 from guardrail.dglm.guidance import Guide
 from guardrail.dglm.pipeline import Pipeline, SpanRequest, load_pipeline
-from guardrail.dglm.plans import tidy
+from guardrail.dglm.plans import plan_candidates, tidy
 from guardrail.dglm.propose import Diffusion, Proposals, gaussian_diffusion
 from guardrail.dglm.writer import DraftWriter
 from guardrail.encoder import DEFAULT_ENCODER
@@ -165,6 +165,18 @@ def test_a_stretch_that_the_decoder_cannot_see_whole_is_left_to_others(pipeline:
     assert pipeline.rewrite(SpanRequest("You idiot, " * 1000, guides=guides)) == []
 
 
+def test_the_second_round_has_other_plans() -> None:
+    def plans(round_: int, candidates: int = 8) -> list:
+        request = SpanRequest("You are a fool, the door is open.", candidates=candidates, round=round_)
+        return plan_candidates(request, [(10, 14)], [], ["You are wrong, the door is open."])
+
+    first, second = plans(0), plans(1)
+    assert len(first) == len(second) == 8
+    assert first + second == plans(0, 16)
+    assert not [plan for plan in second if plan in first]
+    assert sum(plan.temperature > 0 for plan in second) > sum(plan.temperature > 0 for plan in first)
+
+
 def test_fluency_prefers_english(pipeline: Pipeline) -> None:
     good, bad = pipeline.fluency(["Please read the manual before you ask.", "Manual ask the you please before read."])
     assert good > bad + 0.5
@@ -184,6 +196,11 @@ def test_an_unknown_checkpoint_is_refused() -> None:
         (", so it rained", "well, you fool, so it rained", "it rained"),
         ("And so it goes.", "And so it goes, idiot.", "And so it goes."),
         ("", "You idiot!", ""),
+        (
+            "what a excuse for an bus, a hour",
+            "what a shitty excuse for an bus, a hour late",
+            "what an excuse for an bus, a hour",
+        ),
     ],
 )
 def test_the_ends_are_mended(written: str, draft: str, tidied: str) -> None:

@@ -24,7 +24,7 @@ rewrite: {order: [dglm, redact], min_similarity: 0.2}
 
 
 class Deleter:
-    name, fingerprint = "dglm", "sha256:deleter"
+    name, fingerprint, rounds = "dglm", "sha256:deleter", 1
 
     def propose(self, requests):
         return [[Proposal(request.text.replace(", you moron", ""))] for request in requests]

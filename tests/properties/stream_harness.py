@@ -108,7 +108,7 @@ class Classifier:
 class Rewriter:
     """Says something of its own instead."""
 
-    name, fingerprint = "prompted", "sha256:1"
+    name, fingerprint, rounds = "prompted", "sha256:1", 1
 
     def __init__(self, faults: Faults) -> None:
         self.faults = faults
