@@ -2,7 +2,7 @@
 
 It does what `BertModel` of `transformers` does, operation by operation, and its vectors are the same to the last bit
 (tests/test_bert.py). It stands here because importing that class brings along more than a thousand modules that nothing
-here uses, torch's compiler among them, and takes twice as long as importing torch: 6 to 7 s against 3.0 on two idle cores
+here uses, torch's compiler among them, and takes twice as long as importing torch: 6.3 s against 2.6 on two idle cores
 (`seconds_avoided_transformers` of `benchmarks/cold_start.py`).
 
 Parameters have the names of the checkpoint. Shapes: B texts, T tokens, d dimensions.
