@@ -35,7 +35,7 @@ from guardrail.dglm.plans import Plan, Proposed, SpanRequest, plan_candidates, p
 from guardrail.dglm.propose import EDIT, Diffusion, gaussian_diffusion
 from guardrail.dglm.sampler import Cancelled
 from guardrail.dglm.token_states import token_states
-from guardrail.dglm.weighing import bad_clauses, weighty_words
+from guardrail.dglm.weighing import bad_clauses, narrowed, weighty_words
 from guardrail.dglm.writer import DraftWriter, Line, Writer
 from guardrail.encoder import load_encoder
 from guardrail.errors import ConfigurationError, RewriteFailure
@@ -101,7 +101,7 @@ class Pipeline:
             RewriteFailure: the diffusion broke down.
         """
         encoder = Once(self.encoder)
-        planned = [self._lines(_Work(request, encoder)) for request in requests]
+        planned = [self._lines(_Work(narrowed(request), encoder)) for request in requests]
         written = iter(self._write([line for own in planned for line in own]))
         found: list[list[str]] = []
         for request, own in zip(requests, planned, strict=True):

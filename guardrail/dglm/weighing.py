@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -27,7 +28,22 @@ TRIALS = (0, 1, 3, MAX_HIDDEN)
 CLEAR = -0.5
 """Logit below which a text counts as passing."""
 
+LONGEST_MATCH = 2
+"""Words of a match that is hidden or left out as a whole."""
+
 _WORD = re.compile(r"\S+")
+
+
+def narrowed(request: SpanRequest) -> SpanRequest:
+    """Return the request without the matches of more than `LONGEST_MATCH` words, if its guides can weigh words instead.
+
+    A pattern like "you are a(n) ... X" matches the whole of an insult; with all of it hidden, nothing says what to rewrite.
+    Its words are weighed like all others, and what the pattern forbids is not written in any case (`SpanRequest.forbidden`).
+    """
+    if request.forbidden is None or not any(guide.away for guide in request.guides):
+        return request
+    short = tuple(span for span in request.matches if len(request.text[slice(*span)].split()) <= LONGEST_MATCH)
+    return replace(request, matches=short)
 
 
 def weighty_words(encoder: Embeds, request: SpanRequest) -> list[Span]:

@@ -17,6 +17,7 @@ from guardrail.dglm.guidance import Guide
 from guardrail.dglm.pipeline import Pipeline, SpanRequest, load_pipeline
 from guardrail.dglm.plans import plan_candidates, tidy
 from guardrail.dglm.propose import Diffusion, Proposals, gaussian_diffusion
+from guardrail.dglm.weighing import narrowed
 from guardrail.dglm.writer import DraftWriter
 from guardrail.encoder import DEFAULT_ENCODER
 from guardrail.errors import CheckpointError, ConfigurationError, RewriteFailure
@@ -163,6 +164,31 @@ def test_odd_stretches_break_nothing(pipeline: Pipeline, guides, text: str) -> N
 
 def test_a_stretch_that_the_decoder_cannot_see_whole_is_left_to_others(pipeline: Pipeline, guides) -> None:
     assert pipeline.rewrite(SpanRequest("You idiot, " * 1000, guides=guides)) == []
+
+
+def test_a_match_of_many_words_is_weighed_word_by_word() -> None:
+    guides = (Guide(np.ones(4, dtype=np.float32), 0.0, away=True),)
+    text, whole, word = "You are an idiot, you idiot.", (0, 16), (22, 27)
+
+    def matches(**changes: object) -> tuple:
+        options = {"matches": (whole, word), "guides": guides, "forbidden": lambda _: False} | changes
+        return narrowed(SpanRequest(text, **options)).matches
+
+    assert matches() == (word,)
+    assert matches(guides=()) == (whole, word)  # nothing to weigh by
+    assert matches(forbidden=None) == (whole, word)  # nothing keeps the decoder from copying it
+    assert matches(matches=()) == ()
+
+
+def test_an_insult_that_a_pattern_matches_whole_is_rewritten(guides: tuple[Guide, ...], pipeline: Pipeline) -> None:
+    text = "You are an idiot."
+
+    def forbidden(written: str) -> bool:
+        return "an idiot" in written.lower()
+
+    found = pipeline.rewrite(SpanRequest(text, guides=guides, matches=((0, 16),), forbidden=forbidden))
+    assert any(row.text.startswith("You are") for row in found)
+    assert not any(forbidden(row.text) for row in found)
 
 
 def test_the_second_round_has_other_plans() -> None:
