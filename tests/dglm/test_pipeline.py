@@ -62,7 +62,7 @@ def test_matches_are_hidden_from_the_decoder(pipeline: Pipeline) -> None:
 
 def test_more_and_fewer_candidates(pipeline: Pipeline, guides) -> None:
     assert len(pipeline.rewrite(SpanRequest(RUDE, guides=guides, candidates=1))) == 1
-    assert len(pipeline.rewrite(SpanRequest(RUDE, guides=guides, candidates=20))) > 4
+    assert len(pipeline.rewrite(SpanRequest(RUDE, guides=guides, candidates=20))) > 3
 
 
 def test_edit_mode_proposes_too(pipeline: Pipeline, guides) -> None:
