@@ -29,7 +29,7 @@ def test_the_story_in_json(run: Run, tmp_path: Path) -> None:
     (draft,) = [one for one in repaired["decisions"] if one["stage"] == "output"]
     assert (draft["state"], draft["method"]) == ("rewritten", "dglm")
     assert draft["risk_after"] < 0.4 < 0.6 <= draft["risk_before"]
-    assert len(draft["candidates"]) >= 2
+    assert any(one["passes"] for one in draft["candidates"])  # all eight may agree on one text
     assert story.FLAGGED not in repaired["reader"]
     assert repaired["reader"].startswith("Your essay makes two good points.")
     assert "The last paragraph needs a source." in repaired["reader"]
