@@ -14,7 +14,6 @@ from openai import OpenAI
 import guardrail
 
 pytest.importorskip("gradio", reason="gradio has an environment of its own: make conformance")
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::UserWarning")
 
 BAD = "I will zorgle you now."
 REFUSAL = "This was withheld."
