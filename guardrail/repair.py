@@ -117,8 +117,7 @@ class Repairer:
         if not open_:
             return
         requests = [
-            replace(self._request(stretch, passage, verdict, reasons, seed, deadline, redacts), round=round_)
-            for stretch in open_
+            self._request(stretch, passage, verdict, reasons, seed, round_, deadline, redacts) for stretch in open_
         ]
         proposals = rewriter.propose(requests)
         texts = [proposal.text for own in proposals for proposal in own]
@@ -156,6 +155,7 @@ class Repairer:
         verdict: Verdict,
         reasons: Sequence[Reason],
         seed: int,
+        round_: int,
         deadline: float,
         redacts: bool,
     ) -> RewriteRequest:
@@ -176,6 +176,7 @@ class Repairer:
             strength=self._document.rewrite.strength,
             mode=self._document.rewrite.mode,
             seed=seed,
+            round=round_,
             cancelled=lambda: time.monotonic() > deadline or gone(),
             forbidden=None if redacts else self._judge.forbidden(passage.stage),
         )

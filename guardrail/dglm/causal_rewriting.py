@@ -14,7 +14,7 @@ import torch
 from guardrail.dglm.causal import CausalWriter
 from guardrail.dglm.choose import Decoding
 from guardrail.dglm.codec import HIDDEN
-from guardrail.dglm.fluency import MAX_SCORED
+from guardrail.dglm.fluency import MAX_SCORED, told
 from guardrail.dglm.generate import Written
 from guardrail.dglm.latents import Array
 from guardrail.dglm.loss import LEAST
@@ -105,7 +105,7 @@ class CausalRewriting:
             new = [
                 max(v, LEAST) for v, pair in zip(said, pairwise((None, *own, None)), strict=True) if pair not in known
             ]
-            found.append(sum(new) if draft else sum(new) / max(1, len(new)))
+            found.append(told(sum(new), len(new), bool(draft)))
         return found
 
     def on_cpu(self) -> CausalRewriting:

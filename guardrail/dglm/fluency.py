@@ -86,9 +86,12 @@ def fluencies(decoder: Decoder, rows: Sequence[Scored], signal: float) -> list[f
     for place, value in zip(places, values, strict=True):
         totals[place.row] += value
         counts[place.row] += 1
-    return [
-        total if row.draft else total / max(1, count) for row, total, count in zip(rows, totals, counts, strict=True)
-    ]
+    return [told(total, count, bool(row.draft)) for row, total, count in zip(rows, totals, counts, strict=True)]
+
+
+def told(total: float, count: int, beside_draft: bool) -> float:
+    """Return the fluency that `count` new words of `total` log-probability make: see the head of this module."""
+    return total if beside_draft else total / max(1, count)
 
 
 @dataclass(frozen=True, slots=True)
