@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from guardrail.dglm.corruption import Spoiler
 from guardrail.dglm.devices import Placement, place
 from guardrail.dglm.guidance import Guide
 from guardrail.dglm.prompt import noise_latent
-from guardrail.dglm.run_state import RunState, average_weights, load_state, new_state, save_state
+from guardrail.dglm.run_state import Course, RunState, average_weights, load_state, new_state, run_steps
 from guardrail.dglm.training import Report, TrainingDiverged, latent_texts, learning_rate, training_aims
 from guardrail.encoder import Encoder, load_encoder
 from guardrail.errors import ConfigurationError
@@ -156,21 +155,13 @@ def train_causal(
         Spoiler(corpus, dict(recipe["mixture"])),
         Spoiler(held_aside, dict(recipe["validation_mixture"])),
     )
-    with (out / "log.jsonl").open("a", encoding="utf8") as log:
-        while state.step < steps:
-            began = time.perf_counter()
-            row = _step(run, state, drawn, learning_rate(state.step, total, recipe["optimiser"]))
-            seconds = time.perf_counter() - began
-            rate = placement.processes * int(recipe["batch"]) / seconds
-            row |= {"step": state.step, "steps": steps, "seconds": seconds, "examples_per_second": rate}
-            if state.step % int(recipe["checkpoint_every"]) == 0 or state.step == steps:
-                row |= _validation(run, validating)
-                if placement.rank == 0:
-                    save_state(state, out, STATE)
-            if placement.rank == 0:
-                log.write(json.dumps(row) + "\n")
-                log.flush()
-                report(row)
+
+    def step() -> dict[str, Any]:
+        return _step(run, state, drawn, learning_rate(state.step, total, recipe["optimiser"]))
+
+    examples, every = placement.processes * int(recipe["batch"]), int(recipe["checkpoint_every"])
+    course = Course(out, STATE, "log.jsonl", steps, examples, every, report, placement.rank == 0)
+    run_steps(state, course, step, lambda: _validation(run, validating))
     return out
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from guardrail.dglm.devices import Placement, place
 from guardrail.dglm.diffusion_data import Drawn, Latents, embed, load_latents, moments
 from guardrail.dglm.latents import LatentStatistics, load, save
 from guardrail.dglm.network import Context, NetworkConfig, levels_of, new_network, preset
-from guardrail.dglm.run_state import RunState, load_state, new_state, save_state
+from guardrail.dglm.run_state import Course, RunState, load_state, new_state, run_steps
 from guardrail.dglm.time_sampling import AdaptiveTimes
 from guardrail.dglm.token_states import token_states
 from guardrail.dglm.training import TrainingDiverged, learning_rate, read_recipe
@@ -226,27 +225,14 @@ def train_diffusion(
             seed = run.seed_of(step, number)
             yield make_batch(train, statistics, times, size, float(recipe["condition_dropout"]), seed, run.encoder)
 
-    with (out / "diffusion-log.jsonl").open("a", encoding="utf8") as log:
-        while state.step < steps:
-            began, step = time.perf_counter(), state.step
-            row: dict[str, Any] = {
-                "loss": train_step(state, batches(step), count, learning_rate(step, total, settings), run)
-            }
-            seconds = time.perf_counter() - began
-            row |= {
-                "step": state.step,
-                "steps": steps,
-                "examples_per_second": placement.processes * size * count / seconds,
-            }
-            if state.step % int(recipe["checkpoint_every"]) == 0 or state.step == steps:
-                state.extra["times"] = times.losses
-                row |= averaged(state, lambda: validation(network, held_aside, statistics, run))
-                if placement.rank == 0:
-                    save_state(state, out, STATE)
-            if placement.rank == 0:
-                log.write(json.dumps(row) + "\n")
-                log.flush()
-                report(row)
+    def step() -> dict[str, Any]:
+        loss = train_step(state, batches(state.step), count, learning_rate(state.step, total, settings), run)
+        state.extra["times"] = times.losses
+        return {"loss": loss}
+
+    examples, every = placement.processes * size * count, int(recipe["checkpoint_every"])
+    course = Course(out, STATE, "diffusion-log.jsonl", steps, examples, every, report, placement.rank == 0)
+    run_steps(state, course, step, lambda: averaged(state, lambda: validation(network, held_aside, statistics, run)))
     return out
 
 

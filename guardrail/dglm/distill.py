@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from guardrail.dglm.diffusion_training import STATE, Report, context_of, network
 from guardrail.dglm.latents import LatentStatistics, load
 from guardrail.dglm.network import Context, ProposalNetwork, levels_of, new_network
 from guardrail.dglm.propose import LOWEST
-from guardrail.dglm.run_state import RunState, average_weights, load_state, new_state, save_state
+from guardrail.dglm.run_state import Course, RunState, average_weights, load_state, new_state, run_steps
 from guardrail.dglm.time_sampling import LOG_SNR
 from guardrail.dglm.training import TrainingDiverged, learning_rate, read_recipe
 from guardrail.encoder import Encoder, load_encoder
@@ -147,20 +146,15 @@ def train_student(
             seed = [int(recipe["seed"]), 1, step, number, placement.rank]
             yield [placement.move(part) for part in draw(latents, statistics, size, drop, seed, encoder)]
 
-    with (out / "student-log.jsonl").open("a", encoding="utf8") as log:
-        while state.step < steps:
-            began, step = time.perf_counter(), state.step
-            target.load_state_dict(state.average)
-            lr = learning_rate(step, total, settings["optimiser"])
-            loss = _step(state, module, list(batches(step)), lr, float(settings["optimiser"]["ema"]))
-            rate = placement.processes * int(recipe["batch"]) / (time.perf_counter() - began)
-            row = {"loss": loss, "step": state.step, "steps": steps, "examples_per_second": rate}
-            if placement.rank == 0:
-                if state.step % int(recipe["checkpoint_every"]) == 0 or state.step == steps:
-                    save_state(state, out, STUDENT_STATE)
-                log.write(json.dumps(row) + "\n")
-                log.flush()
-                report(row)
+    def step() -> dict[str, Any]:
+        target.load_state_dict(state.average)
+        lr = learning_rate(state.step, total, settings["optimiser"])
+        loss = _step(state, module, list(batches(state.step)), lr, float(settings["optimiser"]["ema"]))
+        return {"loss": loss}
+
+    examples, every = placement.processes * int(recipe["batch"]), int(recipe["checkpoint_every"])
+    course = Course(out, STUDENT_STATE, "student-log.jsonl", steps, examples, every, report, placement.rank == 0)
+    run_steps(state, course, step)
     return out
 
 

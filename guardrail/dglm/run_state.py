@@ -1,11 +1,13 @@
-"""The state of a training run on disk: weights, their moving average, the optimiser's moments, and what else it keeps.
+"""The state of a training run, on disk and from step to step: weights, their average, the optimiser's moments, and more.
 
 Batches are a function of (seed, step), so this and the recipe are all that an exact resume needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -111,6 +113,51 @@ def load_state(state: RunState, folder: Path, name: str) -> bool:
     prefix = "extra."
     state.extra = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How far a run goes, and where it writes.
+
+    Attributes:
+        folder: of the run. state, log: names of its files there. steps: optimiser steps in all.
+        examples: per step, over all processes. every: steps from one checkpoint to the next.
+        report: called with a dictionary after every step. writes: whether this process does; one of several.
+    """
+
+    folder: Path
+    state: str
+    log: str
+    steps: int
+    examples: int
+    every: int
+    report: Callable[[dict[str, Any]], None]
+    writes: bool = True
+
+
+def run_steps(
+    state: RunState, course: Course, step: Callable[[], dict[str, Any]], measure: Callable[[], dict[str, float]] = dict
+) -> None:
+    """Take the steps that are left; log and report each, and keep the state at every checkpoint and at the end.
+
+    Args:
+        step: takes one step and returns what is worth logging. measure: called after a checkpoint, adds to its row.
+    """
+    with (course.folder / course.log).open("a", encoding="utf8") as log:
+        while state.step < course.steps:
+            began = time.perf_counter()
+            row = step()
+            seconds = time.perf_counter() - began
+            rate = course.examples / seconds
+            row |= {"step": state.step, "steps": course.steps, "seconds": seconds, "examples_per_second": rate}
+            if state.step % course.every == 0 or state.step == course.steps:
+                if course.writes:
+                    save_state(state, course.folder, course.state)
+                row |= measure()
+            if course.writes:
+                log.write(json.dumps(row) + "\n")
+                log.flush()
+                course.report(row)
 
 
 def average_weights(folder: Path, name: str) -> dict[str, Tensor]:

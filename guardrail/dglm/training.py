@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,7 +28,7 @@ from guardrail.dglm.decoder import Decoder, DecoderConfig, warm_start
 from guardrail.dglm.guidance import Guide
 from guardrail.dglm.loss import decoder_loss, output_index
 from guardrail.dglm.prompt import noise_latent
-from guardrail.dglm.run_state import RunState, average_weights, load_state, new_state, save_state
+from guardrail.dglm.run_state import Course, RunState, average_weights, load_state, new_state, run_steps
 from guardrail.encoder import Encoder, load_encoder
 from guardrail.errors import ConfigurationError, GuardrailError
 
@@ -266,29 +265,16 @@ def train_decoder(
     def prepared(batches: list[list[Example]], noise: float) -> list[Any]:
         return [lambda examples=examples: prepare(examples, decoder, encoder, stats, noise) for examples in batches]
 
-    log = (out / "log.jsonl").open("a", encoding="utf8")
-    with log:
-        while state.step < steps:
-            started, step = time.perf_counter(), state.step
-            torch.manual_seed(int(recipe["seed"]) * 1_000_003 + step)
-            lr = learning_rate(step, int(recipe["steps"]), settings)
-            row: dict[str, Any] = train_step(state, decoder, prepared(source(step), noise), lr, settings, index)
-            seconds = time.perf_counter() - started
-            row |= {
-                "step": state.step,
-                "steps": steps,
-                "lr": lr,
-                "seconds": seconds,
-                "examples_per_second": recipe["batch"] / seconds,
-            }
-            if state.step % int(recipe["checkpoint_every"]) == 0 or state.step == steps:
-                save_state(state, out, STATE)
-                row |= validation_loss(
-                    decoder, prepared([b for i in range(3) for b in validate(10**6 + i)], 0.0), index
-                )
-            log.write(json.dumps(row) + "\n")
-            log.flush()
-            report(row)
+    def step() -> dict[str, Any]:
+        torch.manual_seed(int(recipe["seed"]) * 1_000_003 + state.step)
+        lr = learning_rate(state.step, int(recipe["steps"]), settings)
+        return train_step(state, decoder, prepared(source(state.step), noise), lr, settings, index) | {"lr": lr}
+
+    def measure() -> dict[str, float]:
+        return validation_loss(decoder, prepared([b for i in range(3) for b in validate(10**6 + i)], 0.0), index)
+
+    every = int(recipe["checkpoint_every"])
+    run_steps(state, Course(out, STATE, "log.jsonl", steps, int(recipe["batch"]), every, report), step, measure)
     return out
 
 
