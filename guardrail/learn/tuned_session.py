@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from guardrail.classifiers.linear import list_heads, load_head
-from guardrail.classifiers.network import Trunk, Upper
 from guardrail.classifiers.tuned import write_tuned
 from guardrail.encoder import Encoder
 from guardrail.errors import DataError
@@ -27,6 +26,7 @@ from guardrail.learn.report import rounded
 from guardrail.learn.train import MIN_LEFT_OUT
 from guardrail.learn.tuned import FROZEN, Progress, Report, TunedTraining, TunePlan, bert_of, score_states
 from guardrail.learn.tuned_data import Sampling, TrunkStates, cut, draw, rows_to_learn
+from guardrail.tunable import Trunk, Upper
 
 MIN_POSITIVES = 40
 """A label with fewer positive training rows is not learned."""

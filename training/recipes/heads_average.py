@@ -18,13 +18,13 @@ from pathlib import Path
 
 import torch
 
-from guardrail.classifiers.network import Upper
 from guardrail.classifiers.tuned import TunedNetwork, load_tuned, write_tuned
 from guardrail.encoder import load_encoder
 from guardrail.errors import CheckpointError
 from guardrail.evaluate.data import read_many
 from guardrail.learn.tuned import FROZEN
 from guardrail.learn.tuned_session import TunedSession
+from guardrail.tunable import Upper
 
 
 def averaged(earlier: TunedNetwork, later: TunedNetwork, share: float) -> Upper:
