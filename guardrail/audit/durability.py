@@ -139,15 +139,16 @@ class Recorder:
         return [None] * len(batches)
 
     def _remember(self, batch: Batch, timeout: float) -> None:
-        self._start()
         with self._state:
-            if not self._state.wait_for(lambda: self._in_memory < ASYNC_LIMIT, timeout):
+            self._start()
+            full = self._in_memory >= ASYNC_LIMIT
+            if full and not self._state.wait_for(lambda: self._in_memory < ASYNC_LIMIT, timeout):
                 raise AuditUnavailable(
                     f"{self._in_memory} decisions wait in memory for the audit database, which takes none. Nothing was "
                     "recorded. Set audit.spool to a folder that bridges outages."
                 )
             self._memory.append(batch)
-            self._in_memory += len(batch.rows)
+            self._in_memory += batch.count
         if not self._wake.is_set():  # set, it has not been seen yet: whoever sees it looks into the memory after that
             self._wake.set()
 
@@ -190,12 +191,13 @@ class Recorder:
             self._old_spool = False
         while self._memory:
             group = [self._memory[place] for place in range(min(GROUP, len(self._memory)))]
+            made = [batch for batch in group if _made(batch)]
             try:
-                outcomes = self._write_once(group)
+                outcomes = self._write_once(made) if made else ()
             except DatabaseAway:
                 if self.spool is None:
                     raise
-                self.spool.append(group)
+                self.spool.append(made)
                 self._forget(group)
                 raise
             for outcome in outcomes:
@@ -207,7 +209,7 @@ class Recorder:
         with self._state:
             for batch in group:
                 self._memory.popleft()
-                self._in_memory -= len(batch.rows)
+                self._in_memory -= batch.count
             self._state.notify_all()
 
     def _write_once(self, batches: Sequence[Batch]) -> Sequence[Exception | None]:
@@ -234,6 +236,15 @@ class Recorder:
         if self._writer is None:
             self._writer = self._make_writer()
         return self._writer
+
+
+def _made(batch: Batch) -> bool:
+    """Make the rows of a batch; one that cannot be made must not keep back those behind it."""
+    try:
+        return bool(batch.rows)
+    except Exception as error:  # noqa: BLE001 (a plug-in may put anything into a decision)
+        log.error("a record could not be made and is lost", why=f"{type(error).__name__}: {error}")
+        return False
 
 
 def _at_exit(reference: weakref.ref[Recorder]) -> None:

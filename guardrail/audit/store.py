@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from guardrail.audit.escaping import identifier
 from guardrail.audit.group import CommitFailed, QueueTimeout
 from guardrail.audit.masking import Masker
 from guardrail.audit.query import Filters, Page, StoredDecision, find, find_ids, read
-from guardrail.audit.rows import Keeping, prepare
+from guardrail.audit.rows import DecisionRows, Keeping, prepare
 from guardrail.audit.sealing import install, make_seals
 from guardrail.audit.writer import Batch, Writer, policy_row
 from guardrail.errors import AuditUnavailable, ConfigurationError
@@ -117,11 +118,17 @@ class AuditStore:
             if self.recorder.spool is not None:
                 self.recorder.spool.forget_after_fork()
             self._start()
-        rows = [
-            prepare(decision, community=community, conversation=conversation, subject=subject, keeping=self.keeping)
-            for decision in decisions
-        ]
-        batch = Batch(rows, policy_row(policy, decisions), time.monotonic() + self.timeout)
+
+        def rows() -> list[DecisionRows]:
+            return [
+                prepare(decision, community=community, conversation=conversation, subject=subject, keeping=self.keeping)
+                for decision in decisions
+            ]
+
+        # Under `async` the thread that writes makes the rows too; a decision that makes no sense is refused at once.
+        later = self.recorder.mode == "async" and all(math.isfinite(decision.risk) for decision in decisions)
+        row = policy_row(policy, decisions)
+        batch = Batch(rows if later else rows(), row, time.monotonic() + self.timeout, len(decisions))
         try:
             self.recorder.submit(batch, self.timeout)
         except QueueTimeout:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -43,13 +42,34 @@ SHORTEST_WAIT = 0.1
 """Seconds that the database gets for a lock in any case, however long a call has queued for its turn."""
 
 
-@dataclass(frozen=True, slots=True)
 class Batch:
-    """What one `record()` call wants written: all of it or none."""
+    """What one `record()` call wants written: all of it or none.
 
-    rows: list[DecisionRows]
-    policy: Row
-    deadline: float  # of `time.monotonic()`
+    Args:
+        rows: of its decisions, or what makes them when they are first asked for.
+        policy: the row of their policy's revision.
+        deadline: until when they are to be written, of `time.monotonic()`.
+        count: of its decisions; default: that of `rows`, which are made for it.
+    """
+
+    __slots__ = ("_rows", "count", "deadline", "policy")
+
+    def __init__(
+        self,
+        rows: list[DecisionRows] | Callable[[], list[DecisionRows]],
+        policy: Row,
+        deadline: float,
+        count: int | None = None,
+    ) -> None:
+        self._rows, self.policy, self.deadline = rows, policy, deadline
+        self.count = len(self.rows) if count is None else count
+
+    @property
+    def rows(self) -> list[DecisionRows]:
+        """The rows; made once."""
+        if callable(self._rows):
+            self._rows = self._rows()
+        return self._rows
 
 
 def policy_row(policy: Policy, decided: Sequence[Decision]) -> Row:
