@@ -189,7 +189,8 @@ def _train_tuned(run: _Run, work: Path, seconds: float | None, start: Path | Non
     """Go on with the run in `work`; once it is finished, write network, card and figures."""
     from guardrail.encoder import load_encoder
     from guardrail.learn.tuned_card import render_tuned
-    from guardrail.learn.tuned_session import TunedSession, write_figures
+    from guardrail.learn.tuned_measures import write_figures
+    from guardrail.learn.tuned_session import TunedSession
 
     deadline = time.monotonic() + seconds if seconds is not None else float("inf")
     loaded = load_encoder(run.encoder, run.device)

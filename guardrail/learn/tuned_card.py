@@ -12,7 +12,7 @@ from guardrail.classifiers.tuned import tuned_facts
 from guardrail.evaluate.data import LabelledText
 from guardrail.learn.report import mean_and_interval
 from guardrail.learn.tuned_data import CHARACTERS, MAX_TOKENS
-from guardrail.learn.tuned_session import MEASURED, TunedFigures
+from guardrail.learn.tuned_measures import MEASURED, TunedFigures
 
 LIMITS = (
     "English. Other languages reach the network as word fragments: there the probability means little.",

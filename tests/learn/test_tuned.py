@@ -23,7 +23,8 @@ from guardrail.learn.invariance import swap_groups
 from guardrail.learn.tuned import FROZEN, TunedTraining, TunePlan, score_states
 from guardrail.learn.tuned_card import render_tuned
 from guardrail.learn.tuned_data import CHARACTERS, Sampling, by_length, cut, draw, loss_weights, targets
-from guardrail.learn.tuned_session import TunedSession, sentence_vectors, write_figures
+from guardrail.learn.tuned_measures import sentence_vectors, write_figures
+from guardrail.learn.tuned_session import TunedSession
 from guardrail.tunable import Trunk, padded
 from guardrail.types import Passage
 
@@ -169,8 +170,8 @@ def test_labels_and_files_that_are_not_there_are_refused(network: Path, tmp_path
 
 
 def test_hidden_states_give_the_same_vectors_and_scores_as_the_encoder(session: TunedSession, encoder: Encoder) -> None:
-    texts = [row.text for row in session.parts["test"]]
-    states = session.states("test")
+    texts = [row.text for row in session.held.parts["test"]]
+    states = session.held.states("test")
     np.testing.assert_allclose(sentence_vectors(encoder, states), encoder.encode(texts), atol=5e-3)  # float16 states
     upper = session.training.averaged()
     tokens, mask = padded(encoder.tokens(texts[:3]))

@@ -29,7 +29,8 @@ from guardrail.learn.report import report
 from guardrail.learn.session import SUMMARY, read_origins
 from guardrail.learn.train import Plan, train_head
 from guardrail.learn.tuned import score_states
-from guardrail.learn.tuned_session import TunedSession, sentence_vectors
+from guardrail.learn.tuned_measures import sentence_vectors
+from guardrail.learn.tuned_session import TunedSession
 
 GRID = (Strength(1.0), Strength(10.0))
 SEARCH = 3_000
@@ -41,10 +42,10 @@ def vectors_and_opinions(session: TunedSession, encoder: Encoder) -> tuple[Datas
     rows: list[LabelledText] = []
     vectors: list[Floats] = []
     opinions: list[Floats] = []
-    for part in (session.training.states, session.states("dev"), session.states("test")):
+    for part in (session.training.states, session.held.states("dev"), session.held.states("test")):
         vectors.append(sentence_vectors(encoder, part))
         opinions.append(score_states(network.upper, part).astype(np.float64))
-    for members in (session.drawn, session.parts["dev"], session.parts["test"]):
+    for members in (session.drawn, session.held.parts["dev"], session.held.parts["test"]):
         rows.extend(members)
     logits = np.concatenate(opinions)
     return as_dataset(rows, np.concatenate(vectors)), 1.0 / (1.0 + np.exp(-np.clip(logits, -30, 30)))
@@ -57,10 +58,10 @@ and that opinion alone where no label is known, so the rows counted above includ
 Calibration and figures use true labels only. On sources left out it was not measured: the network has seen them all."""
 
 
-def honest(card: str) -> str:
-    """The card with how the head was taught in place of the figures on sources left out."""
+def told(card: str, how: str) -> str:
+    """The card with how the head came about in place of the figures on sources left out."""
     before, _, after = card.partition("## On sources left out")
-    return f"{before}{TAUGHT}\n\n## By source{after.partition('## By source')[2]}"
+    return f"{before}{how}\n\n## By source{after.partition('## By source')[2]}"
 
 
 def make(
@@ -75,18 +76,9 @@ def make(
         trained = train_head(name, taught_by(data, name, opinions[:, columns.index(name)]), encoder.sha256, None, plan)
         # Fits with a source left out were ranked against targets that the network had a say in: no figures of those.
         figures = report(replace(trained, left_out={}), data, plan, resamples=500)
-        y = data.labels(name)
-        known = ~np.isnan(y) & (data.splits == "train")
-        used = {
-            str(source): (
-                int((y[known & (data.sources == source)] >= 0.5).sum()),
-                int((y[known & (data.sources == source)] < 0.5).sum()),
-            )
-            for source in np.unique(data.sources[known])
-        }
         header = {"encoder": encoder.name, "command": command, "seed": "0", "taught_by": "tuned"}
         write_head(out / f"{name}.safetensors", trained.head, header)
-        card = honest(render(trained, figures, used, Provenance(command, 0, encoder.name, origins)))
+        card = told(render(trained, figures, data.used(name), Provenance(command, 0, encoder.name, origins)), TAUGHT)
         (out / f"{name}.md").write_text(card, encoding="utf-8")
         found[name] = {"sha256": trained.head.sha256, "taught_by": "tuned", **figures.as_json()}
         print(name, figures.as_json()["auroc"], figures.n, figures.positives, figures.left_out, flush=True)

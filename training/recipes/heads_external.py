@@ -30,7 +30,7 @@ from guardrail.evaluate.data import LabelledText, labels_of, read_labelled
 from guardrail.evaluate.metrics import Floats, evaluate_scores
 from guardrail.learn.tuned import FROZEN, bert_of, score_states
 from guardrail.learn.tuned_data import TrunkStates, cut
-from guardrail.learn.tuned_session import sentence_vectors
+from guardrail.learn.tuned_measures import sentence_vectors
 from guardrail.tunable import Trunk
 
 SETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # name: files, heads

@@ -39,8 +39,8 @@ EACH = {**dict.fromkeys(REQUESTS, 220), **dict.fromkeys(PROMPTS, 100)}
 OWN_EACH = 50
 
 
-def focused(rows: Sequence[LabelledText], replay: int, seed: int) -> list[LabelledText]:
-    """The training rows of fresh texts, a part of the other own texts, of requests and prompts, and `replay` others.
+def focused(rows: Sequence[LabelledText], replay: int, seed: int, fresh: Sequence[str] = FRESH) -> list[LabelledText]:
+    """The training rows of `fresh` sources, a part of the other own texts, of requests and prompts, and `replay` others.
 
     A cap holds for each source and side, harmful requests and others.
     """
@@ -53,7 +53,7 @@ def focused(rows: Sequence[LabelledText], replay: int, seed: int) -> list[Labell
     others: list[LabelledText] = []
     for (source, _), members in sorted(strata.items()):
         rng.shuffle(members)
-        if source in FRESH:
+        if source in fresh:
             kept.extend(members)
         elif source in EACH or (source.startswith("own-") and source != "own-repairs"):
             kept.extend(members[: EACH.get(source, OWN_EACH)])
@@ -73,12 +73,14 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=float("inf"), help="stop after so long; the same command goes on"
     )
+    parser.add_argument("--fresh", nargs="+", default=FRESH, help="sources that are learned from whole")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     encoder = load_encoder(device="cpu")
     facts = load_tuned(encoder, arguments.start).facts
-    chosen = focused(read_many([arguments.data]), arguments.replay, arguments.seed)
-    rows = rows_to_learn(chosen, facts.heads, Sampling(seed=arguments.seed))
+    chosen = focused(read_many([arguments.data]), arguments.replay, arguments.seed, arguments.fresh)
+    whole = Sampling().caps | dict.fromkeys(arguments.fresh, len(chosen))
+    rows = rows_to_learn(chosen, facts.heads, Sampling(caps=whole, seed=arguments.seed))
     plan = TunePlan(seed=arguments.seed, rate=arguments.rate, output_rate=arguments.rate, average=0.97)
     training = TunedTraining(rows, facts.heads, encoder, arguments.work, plan, start=arguments.start)
     deadline = time.monotonic() + arguments.seconds
