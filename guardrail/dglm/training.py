@@ -22,6 +22,7 @@ from guardrail.dglm import checkpoint, latents
 from guardrail.dglm.aims import MARGINS, Aims, wanted
 from guardrail.dglm.batch import Example, collate_prefix, collate_target, make_example
 from guardrail.dglm.codec import Codec, word_tokenizer
+from guardrail.dglm.contrast import Contests, contests_of, contrast_loss
 from guardrail.dglm.corpus import Corpus, load_corpus
 from guardrail.dglm.corruption import Spoiler
 from guardrail.dglm.decoder import Decoder, DecoderConfig, warm_start
@@ -34,6 +35,9 @@ from guardrail.errors import ConfigurationError, GuardrailError
 
 FORM_LOSS_WEIGHT = 0.3
 STATE = "state.safetensors"
+HELD_CONTESTS = 64
+"""Contests that are drawn from held-aside drafts when a run is measured."""
+
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -169,10 +173,23 @@ def learning_rate(step: int, steps: int, settings: Mapping[str, Any]) -> float:
     return float(settings["lr"]) * (0.05 + 0.95 * 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
+Contrast = Callable[[], tuple[Tensor, float]]
+"""Gives the weighted loss of contests between rewrites, and the share of them that is won."""
+
+
 def train_step(
-    state: RunState, decoder: Decoder, batches: list[Any], lr: float, settings: Mapping[str, Any], index: Tensor
+    state: RunState,
+    decoder: Decoder,
+    batches: list[Any],
+    lr: float,
+    settings: Mapping[str, Any],
+    index: Tensor,
+    contrast: Contrast | None = None,
 ) -> dict[str, float]:
     """One optimiser step over prepared micro-batches (callables, so that only one graph is alive at a time).
+
+    Args:
+        contrast: its loss is added, see `guardrail.dglm.contrast`.
 
     Raises:
         TrainingDiverged: the loss is not finite; the weights are those before the step.
@@ -191,8 +208,14 @@ def train_step(
         token_total += token_loss.item()
         form_total += form_loss.item()
         count_total += count.item()
+    row = {"loss": token_total / count_total, "form_loss": form_total / count_total, "tokens": count_total}
+    if contrast is not None:
+        contrast_total, row["preferred"] = contrast()
+        if not math.isfinite(contrast_total.item()):
+            raise TrainingDiverged(f"the contrast is not finite at step {state.step}; the last checkpoint is kept")
+        (contrast_total / 1000.0).backward()  # type: ignore[no-untyped-call]
     state.advance(float(settings["clip"]), float(settings["ema"]), 1000.0 / count_total)
-    return {"loss": token_total / count_total, "form_loss": form_total / count_total, "tokens": count_total}
+    return row
 
 
 def validation_loss(decoder: Decoder, batches: list[Any], index: Tensor) -> dict[str, float]:
@@ -265,13 +288,26 @@ def train_decoder(
     def prepared(batches: list[list[Example]], noise: float) -> list[Any]:
         return [lambda examples=examples: prepare(examples, decoder, encoder, stats, noise) for examples in batches]
 
+    contests = contests_of(recipe, project, codec, aims)
+    held_contests = contests_of(recipe, project, codec, aims, "test")
+
+    def contrast(of: Contests, examples: list[Example]) -> tuple[Tensor, float]:
+        prefix, target = prepare(examples, decoder, encoder, stats, 0.0)
+        loss, won = contrast_loss(decoder, prefix, target, index, of.settings.beta)
+        return of.settings.weight * loss, won
+
     def step() -> dict[str, Any]:
         torch.manual_seed(int(recipe["seed"]) * 1_000_003 + state.step)
         lr = learning_rate(state.step, int(recipe["steps"]), settings)
-        return train_step(state, decoder, prepared(source(state.step), noise), lr, settings, index) | {"lr": lr}
+        beside = None if contests is None else lambda: contrast(contests, contests(state.step))
+        return train_step(state, decoder, prepared(source(state.step), noise), lr, settings, index, beside) | {"lr": lr}
 
     def measure() -> dict[str, float]:
-        return validation_loss(decoder, prepared([b for i in range(3) for b in validate(10**6 + i)], 0.0), index)
+        row = validation_loss(decoder, prepared([b for i in range(3) for b in validate(10**6 + i)], 0.0), index)
+        if held_contests is not None:
+            with torch.no_grad():
+                row["validation_preferred"] = contrast(held_contests, held_contests(10**6, HELD_CONTESTS))[1]
+        return row
 
     every = int(recipe["checkpoint_every"])
     run_steps(state, Course(out, STATE, "log.jsonl", steps, int(recipe["batch"]), every, report), step, measure)

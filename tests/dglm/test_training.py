@@ -91,6 +91,31 @@ def test_a_resumed_run_equals_an_unbroken_one(
     assert checkpoint.load(tmp_path / "checkpoint", statistics.encoder_sha256, "cpu").decoder.config.layers == 1
 
 
+def test_a_run_with_rated_rewrites_resumes_exactly_and_says_how_many_contests_it_won(
+    recipe: tuple[Path, Path], tmp_path: Path, small_statistics: None
+) -> None:
+    path, data = recipe
+    candidates = [{"text": "The nurse reads.", "fluent": 0, "meaning": 0, "toxic": 0}]
+    rated = [
+        {"source": f"{s[:-1]}, you idiot.", "target": s, "split": split, "candidates": candidates}
+        for s in SENTENCES[:6]
+        for split in ("train", "test")
+    ]
+    (tmp_path / "ratings.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rated), encoding="utf8")
+    document = yaml.safe_load(path.read_text(encoding="utf8"))
+    path.write_text(yaml.safe_dump(document | {"preferences": {"file": "./ratings.jsonl", "pairs": 3}}))
+    for name in ("whole", "broken"):
+        (tmp_path / name).mkdir()
+    whole: list[dict] = []
+    training.train_decoder(path, data, tmp_path / "whole", report=whole.append)
+    broken: list[dict] = []
+    training.train_decoder(path, data, tmp_path / "broken", report=broken.append, steps=2)
+    training.train_decoder(path, data, tmp_path / "broken", report=broken.append)
+    assert [row["loss"] for row in whole] == [row["loss"] for row in broken]
+    assert all(0.0 <= row["preferred"] <= 1.0 for row in whole)
+    assert 0.0 <= whole[-1]["validation_preferred"] <= 1.0
+
+
 def test_a_run_goes_on_from_a_checkpoint_and_keeps_what_is_frozen(
     recipe: tuple[Path, Path], small_statistics: None, tmp_path: Path
 ) -> None:
