@@ -59,6 +59,16 @@ class Dataset:
         """(N,) labels in [0, 1]; NaN where unknown."""
         return labels_of(self.rows, head)
 
+    def used(self, head: str) -> dict[str, tuple[int, int]]:
+        """Source to its training rows that know the label: (positive, negative)."""
+        y = self.labels(head)
+        trained_on = ~np.isnan(y) & (self.splits == "train")
+        counts = {}
+        for source in np.unique(self.sources[trained_on]):
+            rows = trained_on & (self.sources == source)
+            counts[str(source)] = (int((y[rows] >= 0.5).sum()), int((y[rows] < 0.5).sum()))
+        return counts
+
     def largest(self, logits: npt.ArrayLike) -> Floats:
         """(M,) logits of windows to (N,): that of a row is its largest."""
         best = np.full(len(self.rows), -np.inf)

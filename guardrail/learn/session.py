@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from guardrail.classifiers.linear import write_head
 from guardrail.encoder import Encoder, load_encoder
 from guardrail.errors import DataError
@@ -63,7 +61,7 @@ class HeadTraining:
         provenance = Provenance(command, self.plan.seed, self.encoder.name, origins)
         header = {"encoder": self.encoder.name, "command": command, "seed": str(self.plan.seed)}
         write_head(out / f"{name}.safetensors", trained.head, header)
-        (out / f"{name}.md").write_text(render(trained, figures, self._used(name), provenance), encoding="utf-8")
+        (out / f"{name}.md").write_text(render(trained, figures, self.data.used(name), provenance), encoding="utf-8")
         return {
             "sha256": trained.head.sha256,
             "train": {"n": trained.rows[0], "positives": trained.positives[0]},
@@ -71,15 +69,6 @@ class HeadTraining:
             "strength": {"C": trained.strength.C, "identity": trained.strength.identity},
             **figures.as_json(),
         }
-
-    def _used(self, name: str) -> dict[str, tuple[int, int]]:
-        y = self.data.labels(name)
-        trained_on = ~np.isnan(y) & (self.data.splits == "train")
-        counts = {}
-        for source in np.unique(self.data.sources[trained_on]):
-            rows = trained_on & (self.data.sources == source)
-            counts[str(source)] = (int((y[rows] >= 0.5).sum()), int((y[rows] < 0.5).sum()))
-        return counts
 
     def write_summary(self, out: Path, summary: Mapping[str, Any]) -> None:
         """Write the figures of all heads to `metrics.json`; heads of an earlier run in the same folder stay in it."""
