@@ -52,9 +52,9 @@ FROM generate_series(1, :rows) AS n
 """
 REASONS = """
 INSERT INTO reasons (decision_id, position, rule, stage, action, risk, threshold, contributions, spans, description, error,
-  community, created_at)
+  community, created_at, decision_state, decision_action, decision_risk)
 SELECT id, 0, CASE WHEN n % 100 = 0 THEN 'violence' ELSE 'harassment' END, 'output', 'flag', 0.5, 0.4, '{}', '[[4, 9]]', '', '',
-  community, created_at FROM generate_series(4, :rows, 4) AS n JOIN decisions ON id = md5('d' || n)
+  community, created_at, state, action, risk FROM generate_series(4, :rows, 4) AS n JOIN decisions ON id = md5('d' || n)
 """
 QUEUE = """
 INSERT INTO review_queue (decision_id, community, created_at, status, priority, uncertainty, severity, why, state, rule, risk,

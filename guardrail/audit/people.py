@@ -200,8 +200,10 @@ class Change:
         )
 
     def _add(self, table: Table, row: dict[str, Any], kind: str, author: str) -> str:
-        community = self._community(row["decision_id"])
-        self.connection.execute(insert(table), row)
+        community, decided_at = self._place(row["decision_id"])
+        # Not part of the event: the decision's own hash covers them, and `verify` compares.
+        repeated = {"community": community, "decided_at": decided_at} if table is reviews else {}
+        self.connection.execute(insert(table), row | repeated)
         salt = new_salt()
         append(
             self.connection,
@@ -218,16 +220,16 @@ class Change:
     def _bind(self, table: Table, key: str, values: dict[str, Any], kind: str, author: str, decision_id: str) -> None:
         salt = new_salt()
         details = {"table": table.name, "row": bound(table, values, salt)}
-        community = self._community(decision_id)
-        append(
-            self.connection, community, kind, author, details, decision_id=decision_id, subject=key, salt=salt
-        )  # fmt: skip
+        community, _ = self._place(decision_id)
+        append(self.connection, community, kind, author, details, decision_id=decision_id, subject=key, salt=salt)
 
-    def _community(self, key: str) -> str:
-        community: str | None = self.connection.scalar(select(decisions.c.community).where(decisions.c.id == key))
-        if community is None:
+    def _place(self, key: str) -> tuple[str, datetime]:
+        """The community of a decision, and when it was made."""
+        query = select(decisions.c.community, decisions.c.created_at).where(decisions.c.id == key)
+        found = self.connection.execute(query).first()
+        if found is None:
             raise ConfigurationError(f"there is no decision {unescape(key)!r}")
-        return community
+        return found.community, found.created_at
 
 
 class People:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, exists, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, exists, or_, select
 
 from guardrail.audit import scan, search
 from guardrail.audit.escaping import identifier, unescape
@@ -22,9 +22,11 @@ __all__ = [
     "Page",
     "StoredCandidate",
     "StoredDecision",
+    "cursor_of",
     "find",
     "find_ids",
     "page_query",
+    "parse_cursor",
     "read",
     "read_many",
 ]
@@ -62,48 +64,77 @@ class Filters:
     subject: str | None = None
 
     def conditions(self, connection: Connection) -> list[ColumnElement[bool]]:
-        """Return the SQL conditions in the dialect of `connection`, all but that of the rule (see `page_query`).
+        """Return the SQL conditions on `decisions` in the dialect of `connection`.
 
         Raises:
             ConfigurationError: a value that no decision can have, which would look like an empty record.
         """
+        found = [*self._placed(_DECISIONS), *self._own(connection)]
+        if self.rule is not None:
+            found.append(_has(reasons, reasons.c.rule == identifier(self.rule)))
+        if self.reviewer is not None:
+            found.append(_has(reviews, reviews.c.reviewer == identifier(self.reviewer)))
+        return found
+
+    def _own(self, connection: Connection) -> Iterator[ColumnElement[bool]]:
+        """What no other table repeats."""
         table = decisions.c
-        found = self.placed(table)
         for column, value in (
             (table.request_id, self.request_id),
             (table.conversation, self.conversation),
             (table.subject, self.subject),
         ):
             if value is not None:
-                found.append(column == identifier(value))
-        for column, kind, value in (
-            (table.action, Action, self.action),
-            (table.state, State, self.state),
-            (table.stage, Stage, self.stage),
-        ):
-            if value is not None:
-                found.append(column == _member(kind, value))
-        if self.min_risk is not None:
-            found.append(table.risk >= _number("min_risk", self.min_risk))
-        if self.max_risk is not None:
-            found.append(table.risk <= _number("max_risk", self.max_risk))
+                yield column == identifier(value)
+        if self.stage is not None:
+            yield table.stage == _member(Stage, self.stage)
         if self.text is not None:
-            found.append(search.matches(connection, self.text))
-        if self.reviewer is not None:
-            theirs = reviews.c.decision_id == table.id
-            found.append(exists().where(theirs, reviews.c.reviewer == identifier(self.reviewer)))
-        return found
+            yield search.matches(connection, self.text)
 
-    def placed(self, columns: Any) -> list[ColumnElement[bool]]:
-        """Return the conditions on `community` and `created_at` in the columns of a table that has both."""
-        found: list[ColumnElement[bool]] = []
+    def _placed(self, place: _Place) -> Iterator[ColumnElement[bool]]:
+        """What can be asked of any table that repeats columns of the decision, in the columns of that table."""
         if self.community is not None:
-            found.append(columns.community == identifier(self.community))
+            yield place.community == identifier(self.community)
         if self.since is not None:
-            found.append(columns.created_at >= _aware("since", self.since))
+            yield place.created_at >= _aware("since", self.since)
         if self.until is not None:
-            found.append(columns.created_at < _aware("until", self.until))
-        return found
+            yield place.created_at < _aware("until", self.until)
+        if self.action is not None:
+            yield place.action == _member(Action, self.action)
+        if self.state is not None:
+            yield place.state == _member(State, self.state)
+        if self.min_risk is not None:
+            yield place.risk >= _number("min_risk", self.min_risk)
+        if self.max_risk is not None:
+            yield place.risk <= _number("max_risk", self.max_risk)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """The columns by which a page is ordered and filtered, in a table that has them in one index."""
+
+    id: ColumnElement[str]
+    created_at: ColumnElement[datetime]
+    community: ColumnElement[str]
+    state: ColumnElement[str]
+    action: ColumnElement[str]
+    risk: ColumnElement[float]
+
+
+_DECISIONS = _Place(*(decisions.c[name] for name in ("id", "created_at", "community", "state", "action", "risk")))
+_REASONS = _Place(
+    reasons.c.decision_id,
+    reasons.c.created_at,
+    reasons.c.community,
+    reasons.c.decision_state,
+    reasons.c.decision_action,
+    reasons.c.decision_risk,
+)
+_REVIEWS = replace(_DECISIONS, id=reviews.c.decision_id, created_at=reviews.c.decided_at, community=reviews.c.community)
+
+
+def _has(table: Table, wanted: ColumnElement[bool]) -> ColumnElement[bool]:
+    return exists().where(table.c.decision_id == decisions.c.id, wanted)
 
 
 def find(connection: Connection, filters: Filters, *, limit: int = 50, after: str | None = None) -> Page:
@@ -121,13 +152,13 @@ def find(connection: Connection, filters: Filters, *, limit: int = 50, after: st
     shown = rows[:limit]
     why = reasons_of(connection, [row["id"] for row in shown])
     items = tuple(stored(row, why.get(row["id"], ())) for row in shown)
-    return Page(items, _cursor(shown[-1]) if len(rows) > limit else None)
+    return Page(items, cursor_of(shown[-1]) if len(rows) > limit else None)
 
 
 def _scanned(connection: Connection, filters: Filters, limit: int, after: str | None) -> Page:
     query = page_query(connection, replace(filters, text=None), limit=scan.SCANNED, after=after)
     found, last = scan.with_words(connection, query, search.terms(filters.text or ""), limit)
-    return Page(tuple(read_many(connection, found)), None if last is None else _cursor(last))
+    return Page(tuple(read_many(connection, found)), None if last is None else cursor_of(last))
 
 
 def find_ids(connection: Connection, beginning: str, limit: int) -> list[str]:
@@ -139,43 +170,43 @@ def find_ids(connection: Connection, beginning: str, limit: int) -> list[str]:
 
 
 def page_query(connection: Connection, filters: Filters, *, limit: int, after: str | None = None) -> Select[Any]:
-    """Return the statement of a page: one row more than `limit`, which tells whether another page follows."""
-    query = select(decisions).where(*filters.conditions(connection))
-    order: _Order = (decisions.c.created_at, decisions.c.id)
-    if filters.rule is not None:
-        query, order = _by_rule(query, filters, filters.rule)
-    if after is not None:
-        query = query.where(*_before(order, after))
-    return query.order_by(*(column.desc() for column in order)).limit(limit + 1)
+    """Return the statement of a page: one row more than `limit`, which tells whether another page follows.
 
-
-_Order = tuple[ColumnElement[datetime], ColumnElement[str]]
-
-
-def _by_rule(query: Select[Any], filters: Filters, rule: str) -> tuple[Select[Any], _Order]:
-    """Let a query find only decisions to which a rule objected; also return what it must be ordered by.
-
-    The reasons of a rule stand in an index in the order of a page, so that the newest are found first, however many or
-    few there are. Where another filter leaves only a handful of decisions, each of these is asked instead.
+    The reasons of a rule and the reviews of a person stand in indexes in the order of a page, with what else of the
+    decision is filtered: the newest are found first, however many or few there are, and a row need not be fetched to be left
+    out. Such a filter is asked of that table alone: asked of `decisions` too, the server would take both for independent and
+    expect fewer matches than there are. Where another filter leaves only a handful of decisions, each of these is asked.
     """
-    named = reasons.c.rule == identifier(rule)
-    if filters.request_id is not None or filters.conversation is not None or filters.subject is not None:
-        found = query.where(exists().where(reasons.c.decision_id == decisions.c.id, named))
-        return found, (decisions.c.created_at, decisions.c.id)
-    earlier = reasons.alias()  # one that acted and could also not be judged in part gives two reasons
+    handful = filters.request_id is not None or filters.conversation is not None or filters.subject is not None
+    if handful or (filters.rule is None and filters.reviewer is None):
+        place, query = _DECISIONS, select(decisions).where(*filters.conditions(connection))
+    elif filters.reviewer is not None:
+        place, query = _REVIEWS, _joined(reviews, "reviewer", filters.reviewer, "id")
+        query = query.where(*filters._placed(place), *filters._own(connection))
+        if filters.rule is not None:
+            query = query.where(_has(reasons, reasons.c.rule == identifier(filters.rule)))
+    else:
+        place, query = _REASONS, _joined(reasons, "rule", filters.rule or "", "position")
+        query = query.where(*filters._placed(place), *filters._own(connection))
+    if after is not None:
+        query = query.where(*_before(place, after))
+    return query.order_by(place.created_at.desc(), place.id.desc()).limit(limit + 1)
+
+
+def _joined(table: Table, column: str, value: str, number: str) -> Select[Any]:
+    """Decisions with a row of `table` in which `column` is `value`; of several such rows the one with the least `number`."""
+    mine, earlier = table.c[column] == identifier(value), table.alias()
     again = exists().where(
-        earlier.c.decision_id == reasons.c.decision_id,
-        earlier.c.position < reasons.c.position,
-        earlier.c.rule == identifier(rule),
+        earlier.c.decision_id == table.c.decision_id,
+        earlier.c[number] < table.c[number],
+        earlier.c[column] == identifier(value),
     )
-    found = query.join(reasons, reasons.c.decision_id == decisions.c.id).where(named, ~again)
-    # What the index holds of the decision is asked of the index: the row need not be fetched to be left out.
-    return found.where(*filters.placed(reasons.c)), (reasons.c.created_at, reasons.c.decision_id)
+    return select(decisions).join(table, table.c.decision_id == decisions.c.id).where(mine, ~again)
 
 
-def _before(order: _Order, cursor: str) -> tuple[ColumnElement[bool], ...]:
-    created_at, key = _parse_cursor(cursor)
-    moment, name = order
+def _before(place: _Place, cursor: str) -> tuple[ColumnElement[bool], ...]:
+    created_at, key = parse_cursor(cursor)
+    moment, name = place.created_at, place.id
     # The first condition is implied by the second; it is what lets the index find where to start.
     return moment <= created_at, or_(moment < created_at, and_(moment == created_at, name < key))
 
@@ -200,12 +231,18 @@ def _aware(name: str, value: datetime) -> datetime:
     return value
 
 
-def _cursor(row: Row) -> str:
+def cursor_of(row: Row) -> str:
+    """Return what names the place of a row (`created_at`, `id`) in a list that is ordered by both, newest first."""
     created_at: datetime = row["created_at"]
     return f"{created_at.astimezone(UTC).isoformat(timespec='microseconds')}~{row['id']}"
 
 
-def _parse_cursor(cursor: str) -> tuple[datetime, str]:
+def parse_cursor(cursor: str) -> tuple[datetime, str]:
+    """Return time and id of the row that `cursor_of` named.
+
+    Raises:
+        ConfigurationError: it is no such place.
+    """
     moment, separator, key = cursor.partition("~")
     try:
         created_at: datetime | None = datetime.fromisoformat(moment)

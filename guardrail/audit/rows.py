@@ -25,12 +25,21 @@ from guardrail.errors import AuditUnavailable
 from guardrail.randomness import random_bytes
 from guardrail.types import Candidate, Decision, Evidence, Reason, Rewrite, Span, State
 
-__all__ = ["DecisionRows", "Keeping", "embedding_digest", "finite", "prepare"]
+__all__ = ["REPEATED", "DecisionRows", "Keeping", "embedding_digest", "finite", "prepare", "repeated"]
 
 _LARGEST = 1e15
 """Beyond it JSONB returns a float as an integer, and no number that we store means anything there."""
 
 Row = dict[str, Any]
+
+REPEATED = {
+    "community": "community",
+    "created_at": "created_at",
+    "decision_state": "state",
+    "decision_action": "action",
+    "decision_risk": "risk",
+}
+"""Columns of `reasons` that repeat a column of the decision, so that an index of reasons answers a page."""
 
 
 @dataclass(slots=True)
@@ -110,6 +119,11 @@ def prepare(
     if keeping.seals is not None:
         _seal(rows, keeping.seals)
     return rows
+
+
+def repeated(decision: Row) -> Row:
+    """Return what the rows of `reasons` repeat of their decision."""
+    return {name: decision[column] for name, column in REPEATED.items()}
 
 
 def _seal(rows: DecisionRows, seals: Seals) -> None:
@@ -212,8 +226,7 @@ def _reason_row(decision: Row, position: int, reason: Reason) -> Row:
         "spans": canonical([[int(start), int(end)] for start, end in reason.spans]),
         "description": escape(reason.description),
         "error": escape(reason.error),
-        "community": decision["community"],
-        "created_at": decision["created_at"],
+        **repeated(decision),
     }
 
 

@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from guardrail.audit.rows import DecisionRows
+from guardrail.audit.rows import DecisionRows, repeated
 from guardrail.audit.writer import Batch
 from guardrail.errors import AuditUnavailable, ConfigurationError
 from guardrail.log import Logger
@@ -249,8 +249,7 @@ def decode(value: Any, policies: dict[str, Any]) -> Batch:
     """
     rows = [DecisionRows(**row) for row in value["rows"]]
     for row in rows:
-        of_decision = {name: row.decision[name] for name in ("community", "created_at")}  # since migration 0006
-        row.reasons = [of_decision | reason for reason in row.reasons]
+        row.reasons = [repeated(row.decision) | reason for reason in row.reasons]  # since migrations 0006 and 0007
     return Batch(rows, policies[value["revision"]], 0.0)
 
 

@@ -155,12 +155,12 @@ decisions = Table(
     Column("erased_at", UtcDateTime),  # when texts, subject, salt and embedding were erased; an event says why
     UniqueConstraint("community", "sequence"),
     Index(None, "subject"),
-    # In the order of a page; the risk stands last so that a range of it is tested in the index, without the row.
-    Index(None, "community", "created_at", "id", "risk"),
-    Index(None, "community", "state", "created_at", "id"),
-    Index(None, "community", "action", "created_at", "id"),
-    Index(None, "community", "risk"),
-    Index(None, "created_at", "id", "risk"),
+    # In the order of a page; what stands last is tested in the index, without the row.
+    Index(None, "community", "created_at", "id", "risk", "state", "action"),
+    Index(None, "created_at", "id", "risk", "state", "action"),
+    Index(None, "state", "created_at", "id", "community"),
+    Index(None, "action", "created_at", "id", "community"),
+    Index(None, "risk", "community"),
     Index(None, "conversation"),
     Index(None, "request_id"),
     Index(None, "revision"),
@@ -189,10 +189,19 @@ reasons = Table(
     Column("spans", json_type(), nullable=False),  # [[start, end], ...] in the original source
     Column("description", Text, nullable=False),
     Column("error", Text, nullable=False),  # what failed, where the rule could not be judged
-    # Of the decision, once more: what lets an index find a rule's decisions in the order of a page.
+    # Of the decision, once more: what lets an index find a rule's decisions in the order of a page and leave out others.
     Column("community", String, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
-    Index(None, "rule", "created_at", "decision_id", "community"),
+    Column("decision_state", String, nullable=False),
+    Column("decision_action", String, nullable=False),
+    Column("decision_risk", Double, nullable=False),
+    Index(
+        "ix_reasons_page",
+        *("rule", "created_at", "decision_id", "community", "decision_state", "decision_action", "decision_risk"),
+    ),
+    Index("ix_reasons_state", "rule", "decision_state", "created_at", "decision_id", "community"),
+    Index("ix_reasons_action", "rule", "decision_action", "created_at", "decision_id", "community"),
+    Index("ix_reasons_risk", "rule", "decision_risk", "community"),
     sqlite_with_rowid=False,
 )
 
@@ -289,7 +298,10 @@ reviews = Table(
     Column("preferred", Integer),  # position in rewrites, for `prefer`
     Column("over", Integer),  # the position that it was preferred to
     Column("created_at", UtcDateTime, nullable=False),
-    Index(None, "reviewer", "created_at"),
+    # Of the decision, once more: its community, and when it was made.
+    Column("community", String, nullable=False),
+    Column("decided_at", UtcDateTime, nullable=False),
+    Index(None, "reviewer", "decided_at", "decision_id", "community"),
 )
 
 appeals = Table(

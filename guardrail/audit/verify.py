@@ -16,7 +16,7 @@ from sqlalchemy import JSON, Boolean, ColumnElement, Connection, Table, Text, ex
 
 from guardrail.audit import chain
 from guardrail.audit.escaping import unescape
-from guardrail.audit.rows import embedding_digest
+from guardrail.audit.rows import REPEATED, embedding_digest
 from guardrail.audit.sealing import Locked
 from guardrail.audit.tables import (
     UtcDateTime,
@@ -107,6 +107,8 @@ def _check_row(decision: Row, body: bytes, last: int, previous: str, name: str, 
         yield _problem("altered", decision, f"its hash names an unknown algorithm: {decision['hash'][:20]!r}")
     elif decision["hash"] != chain.link(decision["previous_hash"], sequence, body):
         yield _problem("altered", decision, "its fields, scores, reasons or rewrites are not those that were recorded")
+    elif any(reason[name] != decision[column] for reason in decision["reasons"] for name, column in REPEATED.items()):
+        yield _problem("altered", decision, "a reason names another community, time or outcome, by which it is listed")
     if _missing_key(decision):
         pass  # the digests cannot be compared
     elif decision["salt"] or not erased.covers(decision):
@@ -114,8 +116,6 @@ def _check_row(decision: Row, body: bytes, last: int, previous: str, name: str, 
             yield _problem("altered", decision, f"its {column} {problem}")
     elif any(text is not None for _, text, _ in _texts(decision)):
         yield _problem("altered", decision, "it was erased, but holds a text")
-    if any(reason[name] != decision[name] for reason in decision["reasons"] for name in ("community", "created_at")):
-        yield _problem("altered", decision, "a reason names another community or time, by which it is listed")
     if (decision["erased_at"] is None) != bool(decision["salt"]):
         yield _problem("altered", decision, "it says that it was erased and keeps its salt, or the other way round")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Table, select
+from sqlalchemy import Connection, Table, and_, select
 
 from guardrail.audit import chain
 from guardrail.audit.escaping import unescape
@@ -75,6 +75,7 @@ def verify_events(
         reports.append(report)
         problems += found
     problems += _rows(connection, expected, erased, sealed, whole=wanted is None)
+    problems += _misplaced(connection, wanted)
     return reports, problems, erased
 
 
@@ -173,6 +174,18 @@ def _rows(
         if _retired(connection, event_id, erased):
             continue
         yield Problem("removed", community, sequence, key, f"a row of {name} is gone")
+
+
+def _misplaced(connection: Connection, wanted: Sequence[str] | None) -> Iterator[Problem]:
+    """Reviews that repeat something else than their decision says: the pages of a reviewer would miss them."""
+    same = and_(reviews.c.community == decisions.c.community, reviews.c.decided_at == decisions.c.created_at)
+    query = select(decisions.c.community, decisions.c.sequence, reviews.c.id)
+    query = query.join(reviews, reviews.c.decision_id == decisions.c.id).where(~same)
+    if wanted is not None:
+        query = query.where(decisions.c.community.in_(wanted))
+    for community, sequence, key in connection.execute(query):
+        detail = "this row of reviews names another community or time of its decision, by which it is listed"
+        yield Problem("altered", unescape(community), sequence, key, detail)
 
 
 def _retired(connection: Connection, event_id: str, erased: Mapping[str, Erased]) -> bool:

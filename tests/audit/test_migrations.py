@@ -13,6 +13,7 @@ from sqlalchemy import JSON, Column, Engine, MetaData, Table, inspect, text
 
 from guardrail.audit import chain, migrate
 from guardrail.audit.database import WRITE, begin_write, make_engine
+from guardrail.audit.people import People
 from guardrail.audit.rows import prepare
 from guardrail.audit.store import AuditStore, open_store
 from guardrail.audit.tables import metadata
@@ -136,6 +137,28 @@ def test_what_0006_adds_to_reasons_and_words_goes_and_comes_back(
     assert drift(engine) == []
 
 
+def test_what_0007_adds_goes_and_comes_back(engine: Engine, policy: Policy, rewritten: Make) -> None:
+    migrate.upgrade(engine)
+    store = AuditStore(engine)
+    store.record([rewritten(id="d1")], policy=policy, community="gamers")
+    with People(store).change() as change:
+        review = change.review("d1", reviewer="ann", verdict="edit", edited_text="Bye.")
+        change.label("d1", name="harassment", value=1.0, author="ann", review_id=review)
+    kept = {name: inspect(engine).get_columns(name) for name in ("reasons", "reviews")}
+    migrate.downgrade(engine, "0006")
+    for table, gone in (("reasons", "decision_state"), ("reviews", "decided_at")):
+        assert gone not in {column["name"] for column in inspect(engine).get_columns(table)}
+    assert drift(engine) != []
+    migrate.upgrade(engine)
+    for table, columns in kept.items():
+        assert [one["name"] for one in inspect(engine).get_columns(table)] == [one["name"] for one in columns]
+    found = store.list(rule="harassment", state="rewritten", action="rewrite", min_risk=0.9, community="gamers").items
+    assert [one.id for one in found] == ["d1"]
+    assert [one.id for one in store.list(reviewer="ann", community="gamers").items] == ["d1"]
+    assert store.verify().ok
+    assert drift(engine) == []
+
+
 def test_a_reason_astray_stops_a_migration_of_sqlite_and_is_not_dropped(
     tmp_path: Path, policy: Policy, rewritten: Make
 ) -> None:
@@ -177,6 +200,8 @@ def test_drift_is_seen(engine: Engine, change: str) -> None:
         ("0003_events.py", "\n\ndef create_embeddings() -> None:"),  # after the last step of `upgrade`
         ("0006_pages.py", '    op.create_index(op.f("ix_reasons_" + "_".join(BY_RULE))'),  # `reasons` is rebuilt
         ("0006_pages.py", "\n\ndef place_reasons() -> None:"),
+        ("0007_outcomes.py", "    for kind, columns in OF_REASONS.items():"),  # `reasons` and `reviews` are rebuilt
+        ("0007_outcomes.py", "\n\ndef name(table: str"),
     ],
 )
 def test_a_migration_that_breaks_off_leaves_the_database_as_it_was(

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -65,6 +66,8 @@ TAMPERING: list[tuple[Any, str]] = [
     (update(reviews).values(verdict="uphold"), "the verdict of this row of reviews is not the one that was recorded"),
     (update(reviews).values(comment="Fine."), "the comment of this row of reviews is not the one that was recorded"),
     (update(labels).values(value=1.0), "the value of this row of labels is not the one that was recorded"),
+    (update(reviews).values(community="x"), "this row of reviews names another community or time of its decision"),
+    (update(reviews).values(decided_at=datetime.now(UTC)), "this row of reviews names another community or time"),
     (delete(labels), "a row of labels is gone"),
     (update(appeals).values(status="refused"), "the status of this row of appeals is not the one that was recorded"),
     (update(appeals).values(statement=""), "the statement of this row of appeals is not the one that was recorded"),
@@ -93,7 +96,8 @@ def test_tampering_is_named(store: AuditStore, people: People) -> None:
         assert any(detail in one.detail for one in found.problems), (detail, found.problems)
     row = {
         "id": "forged", "decision_id": "one", "reviewer": "eve", "verdict": "overturn", "comment": "",
-        "created_at": store.list().items[0].created_at,
+        "created_at": store.list().items[0].created_at, "community": "gamers",
+        "decided_at": next(item.created_at for item in store.list().items if item.id == "one"),
     }  # fmt: skip
     run(store, insert(reviews).values(row))
     assert [one.detail for one in store.verify().problems] == ["no event speaks of this row of reviews"]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
+from guardrail.audit.people import People
 from guardrail.audit.store import AuditStore
 from guardrail.errors import ConfigurationError
 from guardrail.policy import Policy
@@ -53,6 +55,10 @@ def test_the_newest_come_first(filled: AuditStore) -> None:
         ({"rule": "violence"}, ""),
         ({"rule": "harassment", "community": "workers", "min_risk": 0.85}, "9"),
         ({"rule": "harassment", "community": "gamers"}, ""),
+        ({"rule": "harassment", "state": "blocked", "action": "block", "max_risk": 0.8}, "8"),
+        ({"rule": "harassment", "state": "allowed"}, ""),
+        ({"rule": "harassment", "action": "allow"}, ""),
+        ({"rule": "harassment", "reviewer": "nobody"}, ""),
         ({"rule": "harassment", "since": datetime(2026, 1, 1, 0, 0, 9, tzinfo=UTC)}, "9"),
         ({"rule": "harassment", "until": datetime(2026, 1, 1, 0, 0, 9, tzinfo=UTC)}, "8"),
         ({"rule": "harassment", "text": "number 9"}, "9"),
@@ -129,6 +135,42 @@ def test_pages_of_a_rule_hold_each_decision_once(store: AuditStore, policy: Poli
             if after is None:
                 break
         assert seen == [f"d{index:02d}" for index in reversed(range(20)) if index % 2]
+
+
+def test_pages_of_a_reviewer_hold_each_decision_once_newest_decision_first(
+    store: AuditStore, policy: Policy, decide: Make
+) -> None:
+    moment = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+    reason = Reason("harassment", Stage.INPUT, Action.FLAG, 0.9, 0.8)
+    made = [
+        decide(id=f"d{index:02d}", created_at=moment + (index // 4), reasons=(reason,) if index % 3 == 0 else ())
+        for index in range(20)
+    ]
+    store.record(made[:10], policy=policy, community="gamers", subject="user-1")
+    store.record(made[10:], policy=policy, community="workers")
+    with People(store).change() as change:
+        for index in (*range(19, -1, -2), 3, 3, 11):  # the newest decisions first, some of them again
+            change.review(f"d{index:02d}", reviewer="ann", verdict="uphold")
+        for index in range(20):
+            change.review(f"d{index:02d}", reviewer="bob", verdict="comment", comment="Hm.")
+    asked: list[tuple[dict[str, Any], list[int]]] = [
+        ({}, list(range(19, -1, -2))),
+        ({"community": "gamers"}, list(range(9, -1, -2))),
+        ({"rule": "harassment"}, [15, 9, 3]),
+        ({"subject": "user-1", "rule": "harassment"}, [9, 3]),
+        ({"since": datetime(2026, 1, 1, 0, 0, 4, tzinfo=UTC), "state": "allowed"}, [19, 17]),
+        ({"min_risk": 0.5}, []),
+    ]
+    for filters, expected in asked:
+        seen: list[str] = []
+        after = None
+        for _ in range(20):
+            page = store.list(reviewer="ann", limit=3, after=after, **filters)
+            seen += [one.id for one in page.items]
+            after = page.next
+            if after is None:
+                break
+        assert seen == [f"d{index:02d}" for index in expected], filters
 
 
 def test_a_page_that_ends_exactly_has_no_next(filled: AuditStore) -> None:
