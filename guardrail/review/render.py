@@ -21,6 +21,7 @@ from guardrail.review import wellbeing
 from guardrail.review.access import Visit
 from guardrail.review.accounts import User, now
 from guardrail.review.database import reading
+from guardrail.review.diff import LONGEST
 from guardrail.review.filling import communities
 from guardrail.review.roles import EVERYWHERE, Role
 
@@ -73,6 +74,39 @@ OUTCOMES = {
     "prefer": "preferred a rewrite",
 }
 
+
+DONE = {
+    "GET /queue": "looked at the queue",
+    "GET /search": "searched",
+    "POST /next": "took the next item",
+    "GET /decision": "read a decision",
+    "GET /decision/text": "read a whole text",
+    "GET /decision/similar": "looked for similar decisions",
+    "GET /decision/statement": "read the statement of reasons",
+    "POST /decision/verdict": "gave a verdict",
+    "POST /decision/prefer": "chose between rewrites",
+    "POST /decision/label": "added a label",
+    "POST /decision/comment": "commented",
+    "POST /decision/assign": "assigned an item",
+    "POST /decision/reopen": "opened an item again",
+    "GET /appeals": "looked at the appeals",
+    "GET /appeal": "read an appeal",
+    "POST /appeal": "answered an appeal",
+    "GET /dashboard": "looked at the dashboard",
+    "GET /access": "read this log",
+    "GET /roles": "looked at the roles",
+    "POST /roles": "set a role",
+    "POST /api/v1/appeals": "filed an appeal",
+    "GET /api/v1/appeals/{ticket}": "asked for an appeal's answer",
+    "POST /api/v1/appeals/{ticket}/withdraw": "withdrew an appeal",
+    "GET /api/v1/statement": "fetched a statement of reasons",
+    "GET /api/v1/hold": "asked how a held draft stands",
+    "GET /api/v1/queue": "asked how much waits",
+}
+"""What the access log has of a route, as people say it."""
+
+EDITED = 200_000
+"""Code points of a text that the field for an edit is filled with."""
 
 LOCKED = "The key that encrypts this text is not configured here. Whoever runs these pages can add it."
 
@@ -149,6 +183,9 @@ def environment() -> Environment:
         REASONS=REASONS,
         OUTCOMES=OUTCOMES,
         LOCKED=LOCKED,
+        LONGEST=LONGEST,
+        EDITED=EDITED,
+        DONE=DONE,
     )
     return made
 

@@ -15,7 +15,7 @@ from guardrail.audit.tables import decisions, holds, labels
 from guardrail.review import diff
 from guardrail.review.appeals import Appeal, appeals_on
 from guardrail.review.desk import Desk
-from guardrail.review.diff import Piece
+from guardrail.review.diff import Piece, Sides
 from guardrail.review.priority import severe
 from guardrail.review.queue import Item, item_of
 from guardrail.review.verdicts import DECIDING, Opinion, opinions
@@ -71,9 +71,7 @@ class View:
 
     decision: StoredDecision
     item: Item | None
-    draft: Sequence[Piece]
-    delivered: Sequence[Piece]
-    cut: bool  # a text is longer than what is shown
+    sides: Sides
     severe: bool
     rules: Sequence[RuleText]
     bars: Sequence[Bar]
@@ -104,16 +102,13 @@ def gather(connection: Connection, desk: Desk, decision: StoredDecision, reader:
     item = item_of(connection, decision.id)
     before = decision.source_text or ""
     after = decision.delivered_text or ""
-    gone, new = diff.compare(before, after) if decision.altered and not decision.withheld else ((), ())
     objected = [(reason.rule, span) for reason in decision.reasons for span in reason.spans]
     said = opinions(connection, decision.id)
     shown = _unbiased(said, item, reader)
     return View(
         decision=decision,
         item=item,
-        draft=diff.mark(before, gone, objected),
-        delivered=diff.mark(after, new, ()),
-        cut=max(len(before), len(after)) > diff.LONGEST,
+        sides=diff.beside(before, after, objected, compared=decision.altered and not decision.withheld),
         severe=severe(decision.action, decision.risk),
         rules=_rules(decision, document),
         bars=_bars(decision),
@@ -221,7 +216,7 @@ def pieces_of(decision: StoredDecision, which: str) -> tuple[str, Sequence[Piece
     """A whole text, however long, with what the rules objected to. `which`: draft | delivered."""
     spans: list[tuple[str, Span]] = [(reason.rule, span) for reason in decision.reasons for span in reason.spans]
     text = (decision.source_text if which == "draft" else decision.delivered_text) or ""
-    return text, diff.mark(text, (), spans if which == "draft" else (), longest=len(text))
+    return text, diff.mark(text, (), spans if which == "draft" else ())
 
 
 def held(decision: StoredDecision) -> bool:

@@ -11,12 +11,14 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from guardrail.review import appeals
+from guardrail.audit.people import People
+from guardrail.review import accounts, appeals
 from guardrail.review.database import reading
 from guardrail.review.filling import fill
 from guardrail.review.queue import item_of
+from guardrail.review.roles import Role
 from guardrail.review.verdicts import opinions
-from guardrail.types import Action, State
+from guardrail.types import Action, Reason, Stage, State
 
 Visit = Callable[..., Page]
 
@@ -201,6 +203,37 @@ def test_it_fits_a_phone(paths: dict[str, str], visit: Visit) -> None:
         if width > 390 or small:
             wide[name] = (width, small)
     assert wide == {}
+
+
+def test_long_names_fit_a_phone_too(site: Any, visit: Visit) -> None:
+    name = "somebody.with.a.long.name@a-company-with-a-long-name.example"
+    with People(site.desk.store).change() as change:
+        key = accounts.add_user(change.connection, site.desk.passwords, name, "correct horse battery")
+        accounts.set_role(change.connection, key, "parents-of-small-children-in-all-countries", Role.LEAD)
+    phone = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
+    for who, path in (("root", "/people"), (name, "/me"), (name, "/"), ("root", "/roles?community=gamers")):
+        page = visit(who, path, **phone)
+        assert page.evaluate("() => document.documentElement.scrollWidth") == 360, path
+
+
+def test_a_draft_of_a_megabyte_can_be_worked_with(site: Any, visit: Visit) -> None:
+    words = [f"word{at * 7919 % 3001}" for at in range(120_000)]
+    source = " ".join([*words, "You idiot!", *words])
+    text = source.replace("idiot", "friend")
+    at = source.index("idiot")
+    reason = Reason("harassment", Stage.OUTPUT, Action.REWRITE, 0.9, 0.6, {"toxicity": 1.75}, ((at, at + 6),))
+    key = site.record(source=source, text=text, rewrite=None, reasons=(reason,))
+    page = visit("ann", f"/decision?id={key}")
+    expect(page.locator("mark del")).to_have_text("idiot")
+    expect(page.locator("ins")).to_have_text("friend")
+    page.keyboard.press("e")
+    expect(page.get_by_text("too long to stand here")).to_be_visible()
+    page.get_by_label("Text", exact=True).blur()
+    page.get_by_role("link", name="The whole text").first.click()
+    expect(page.locator("mark")).to_have_text("idiot!")
+    page.keyboard.press("q")
+    page.keyboard.press("u")
+    assert settled(site, key) == "uphold"
 
 
 def test_it_works_without_scripts(site: Any, visit: Visit) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import insert, select
 
 from guardrail.review import tables
 from guardrail.review.access import Access, Route
-from guardrail.review.database import reading
+from guardrail.review.database import reading, writing
+from guardrail.review.render import DONE
 from guardrail.review.roles import EVERYWHERE, Role, Scope, role_in
 from guardrail.review.routes import ROUTES
 
@@ -196,6 +201,29 @@ def test_what_was_seen_and_what_was_tried_is_on_the_log(office: Any, subject: di
     assert "stranger" in log
 
 
+def test_the_access_log_is_read_in_pages(fresh: Callable[..., Any]) -> None:
+    office = fresh()
+    with writing(office.store) as connection:
+        moment = datetime(2026, 1, 1, tzinfo=UTC)
+        rows = [
+            {"id": f"{at:04d}", "created_at": moment + timedelta(seconds=at // 7), "actor": "eve", "community": "gamers",
+             "what": "GET /queue", "decision_id": f"seen-{at:04d}", "status": 200}
+            for at in range(250)
+        ]  # fmt: skip
+        connection.execute(insert(tables.access_log), rows)
+    lead, seen, after = office.browser("lead"), [], ""
+    for _ in range(5):
+        page = lead.get("/access", community="gamers", actor="eve", after=after)
+        seen += re.findall(r"id=(seen-\d{4})", page.text)
+        following = re.search(r"after=([^\"]+)\">Older", page.text)
+        if following is None:
+            break
+        after = unquote(following[1])
+    assert seen == [f"seen-{at:04d}" for at in reversed(range(250))]
+    assert ">Newest<" in page.text
+    assert lead.get("/access", community="gamers", after="rubbish").status_code == 400
+
+
 def test_nothing_is_shown_that_cannot_be_logged(
     office: Any, subject: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,3 +286,10 @@ def test_the_stronger_of_two_roles_counts() -> None:
     assert role_in(roles, "others") is Role.VIEWER
     assert role_in({}, "gamers") is None
     assert replace(Access(), public=True).public
+
+
+def test_every_logged_route_has_words() -> None:
+    routes = {
+        f"{route.method} {route.path}" for route in ROUTES if route.access.subject != "none" and route.access.logged
+    }
+    assert set(DONE) == routes

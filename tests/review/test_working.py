@@ -12,7 +12,7 @@ from sqlalchemy import select
 from guardrail.audit.holds import look, wait
 from guardrail.audit.tables import events, labels, reviews
 from guardrail.review.database import reading
-from guardrail.types import Action, Reason, Stage, State
+from guardrail.types import Action, Candidate, Reason, Rewrite, Stage, State
 
 
 @pytest.fixture
@@ -259,13 +259,39 @@ def test_a_draft_of_a_megabyte_is_shown_in_part_and_whole(office: Any) -> None:
     viewer = office.browser("viewer")
     page = viewer.read(key)
     assert len(page.text) < 60_000
-    assert "of 1,000,010 characters" in page.text
+    assert "Characters 998,000 to 1,000,010 of 1,000,010." in page.text
+    assert '<mark title="harassment">You idiot!</mark>' in page.text
     whole = viewer.get("/decision/text", id=key, which="draft")
     assert whole.status_code == 200
     assert '<mark title="harassment">You idiot!</mark>' in whole.text
     edited = office.browser("moderator").decide(key, "edit", edited_text=words)
     assert edited.status_code == 303
     assert office.reviews(key)[0].edited_text == words
+
+
+def test_a_rewritten_draft_of_a_megabyte_is_compared_and_its_candidates_are_cut(office: Any) -> None:
+    words = [f"word{at * 7919 % 3001}" for at in range(120_000)]
+    source = " ".join(words)
+    texts = [" ".join([*words[:-9], kind, *words[-8:]]) for kind in ("kindly", "gently")]
+    candidates = tuple(
+        Candidate(text, "dglm", 0.05, True, 0.7, -2.5, 0.6, {"toxicity": 0.05}, seed) for seed, text in enumerate(texts)
+    )
+    rewrite = Rewrite(source, texts[0], "dglm", 0.8, 0.9, 0.06, candidates, (), 1)
+    key = office.rewritten(source=source, text=texts[0], rewrite=rewrite, reasons=())
+    page = office.browser("moderator").read(key)
+    assert len(page.text) < 120_000
+    assert "<ins>kindly</ins>" in page.text
+    assert "Which rewrite is better?" in page.text
+    assert page.text.count("The first 20,000 of") == 2
+    assert "too long to stand here" in page.text
+
+
+def test_a_held_draft_is_blurred_on_its_own_page_too(office: Any) -> None:
+    held = office.rewritten(
+        risk=0.5, text=None, refusal="Wait.", state=State.ESCALATED, action=Action.ESCALATE, rewrite=None
+    )
+    for path in ("/decision", "/decision/text"):
+        assert " veil" in office.browser("moderator").get(path, id=held, which="draft").text
 
 
 def test_a_form_that_is_too_large_is_refused(office: Any) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from fastapi import Response
-from sqlalchemy import select
+from sqlalchemy import select, tuple_
 
 from guardrail.audit.escaping import identifier, unescape
+from guardrail.audit.query import cursor_of, parse_cursor
 from guardrail.errors import ConfigurationError
 from guardrail.review import appeals, dashboard, tables
 from guardrail.review.access import Denied, Visit
@@ -56,14 +57,21 @@ def overview(visit: Visit) -> Response:
 
 
 def access_log(visit: Visit) -> Response:
-    """Who saw or tried what in a community, newest first."""
-    table, decision = tables.access_log, visit.given("decision")
+    """Who saw or tried what in a community, newest first, a page at a time."""
+    table = tables.access_log
+    decision, actor, after = visit.given("decision"), visit.given("actor"), visit.given("after")
     query = select(table).where(table.c.community == identifier(visit.community))
     if decision:
         query = query.where(table.c.decision_id == identifier(decision))
-    if visit.given("actor"):
-        query = query.where(table.c.actor == identifier(visit.given("actor")))
+    if actor:
+        query = query.where(table.c.actor == identifier(actor))
+    if after:
+        moment, key = parse_cursor(after)
+        query = query.where(tuple_(table.c.created_at, table.c.id) < (moment, key))
+    query = query.order_by(table.c.created_at.desc(), table.c.id.desc()).limit(_ROWS + 1)
     with reading(visit.desk.store) as connection:
-        rows = connection.execute(query.order_by(table.c.created_at.desc(), table.c.id.desc()).limit(_ROWS)).mappings()
-        found = [dict(row) | {"actor": unescape(row["actor"])} for row in rows]
-    return page(visit, "access.html", rows=found, decision=decision, actor=visit.given("actor"), most=_ROWS)
+        rows = [dict(row) | {"actor": unescape(row["actor"])} for row in connection.execute(query).mappings()]
+    following = cursor_of(rows[_ROWS - 1]) if len(rows) > _ROWS else None
+    return page(
+        visit, "access.html", rows=rows[:_ROWS], decision=decision, actor=actor, after=after, following=following
+    )

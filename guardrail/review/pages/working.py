@@ -143,7 +143,9 @@ def text(visit: Visit) -> Response:
         raise Denied(400, "The text is the draft or the delivered one.")
     found = _stored(visit)
     _, pieces = pieces_of(found, which)
-    return page(visit, "text.html", decision=found, which=which, pieces=pieces, path=decision_path(found.id))
+    grave = severe(found.action, found.risk)
+    path = decision_path(found.id)
+    return page(visit, "text.html", decision=found, which=which, pieces=pieces, path=path, severe=grave)
 
 
 def similar(visit: Visit) -> Response:
