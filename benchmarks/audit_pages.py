@@ -47,8 +47,9 @@ FILL = (
         source_digest, delivered_digest, rules, failures, models, timings_ms, note, previous_hash, hash, content_version,
         subject)
     SELECT md5(i::text), 'community-' || i % 10, i, timestamptz '2026-01-01' + i * interval '1 second', 'r' || i,
-        'talk-' || i / 20, 'output', 
-        CASE WHEN i % 200000 = 7 THEN 'escalated' WHEN i % 50 = 0 THEN 'blocked' WHEN i % 12 = 0 THEN 'rewritten' ELSE 'allowed' END,
+        'talk-' || i / 20, 'output',
+        CASE WHEN i % 200000 = 7 THEN 'escalated' WHEN i % 50 = 0 THEN 'blocked' WHEN i % 12 = 0 THEN 'rewritten'
+            ELSE 'allowed' END,
         CASE WHEN i % 200000 = 7 THEN 'escalate' WHEN i % 50 = 0 THEN 'block' WHEN i % 12 = 0 THEN 'rewrite' ELSE 'allow' END,
         CASE WHEN i % 12 = 0 OR i % 50 = 0 OR i % 200000 = 7 THEN 0.5 + 0.5 * random() ELSE 0.5 * random() END,
         'bench', 'sha256:bench', false, i % 50 = 0, false, true, source_text, words, 100, 100, repeat('0', 32),
