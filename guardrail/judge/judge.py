@@ -11,7 +11,6 @@ All sentences of all texts go through the encoder in one batch, and all heads of
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -19,18 +18,19 @@ import numpy as np
 
 from guardrail.classifiers.second import SecondOpinion, ask
 from guardrail.errors import ClassifierFailure
+from guardrail.judge.reading import WINDOW_TOKENS, Reading, inside, pieces, trim
+from guardrail.judge.verdicts import Verdicts
+from guardrail.judge.work import Unit, Verdict, Work, checked, value_in
 from guardrail.policy.bundle import MAX_LOGIT, Bundle, logit
 from guardrail.text.clauses import clauses
-from guardrail.text.normalise import normalise
-from guardrail.text.segment import sentences, windows
-from guardrail.types import Action, Evidence, Judgement, Passage, Reason, Score, Span, Stage
+from guardrail.text.segment import windows
+from guardrail.types import Action, Passage, Score, Span, Stage
 
 if TYPE_CHECKING:
     from guardrail.classifiers.base import Classifier
     from guardrail.encoder import Encoder
 
-WINDOW_TOKENS = 128
-"""Word pieces per window, and per piece of an overlong sentence."""
+__all__ = ["DOUBT", "HARMLESS", "SCREEN", "Judge"]
 
 SCREEN = 0.25
 """A sentence that reaches this share of a rule's lowest threshold is looked at more closely."""
@@ -40,43 +40,6 @@ DOUBT = 0.2
 
 HARMLESS = -3.0
 """Logit of a head that finds a text harmless, where only patterns are asked (`Judge.forbidden`)."""
-
-_ON_ERROR = {"block": Action.BLOCK, "flag": Action.FLAG, "allow": Action.ALLOW}
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """A stretch of a text that was judged by itself, with the risk of every rule and the score of every classifier."""
-
-    span: Span
-    risks: Mapping[str, float]
-    logits: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """A judgement, and what is behind it: the units judged, and the spans that patterns matched for rules that act.
-
-    `labels` says of some matches what stands there, "email" for instance.
-    """
-
-    judgement: Judgement
-    units: tuple[Unit, ...] = ()
-    matches: tuple[Span, ...] = ()
-    labels: Mapping[Span, str] = field(default_factory=dict)
-    evidence: Evidence | None = None
-
-
-@dataclass(slots=True)
-class _Work:
-    """One passage on its way through the judge."""
-
-    passage: Passage
-    spans: list[Span]  # sentences, in the original text
-    scores: dict[str, Score] = field(default_factory=dict)  # classifiers that are not linear
-    failures: dict[str, str] = field(default_factory=dict)
-    units: list[Unit] = field(default_factory=list)
-    rows: list[tuple[int, np.ndarray]] = field(default_factory=list)  # rows per unit, their vectors; if they are kept
 
 
 class Judge:
@@ -102,6 +65,7 @@ class Judge:
         }
         asking = {*bundle.heads, *self._second, *self._deciding}
         self._plain = frozenset(stage for stage, needed in self._needed.items() if asking.isdisjoint(needed))
+        self._verdicts = Verdicts(bundle, self._needed, self._deciding)
         self._silence: dict[Stage, Verdict] = {}  # the verdict on a text in which nothing was found
 
     def judge(self, passages: Sequence[Passage], *, keep_vectors: bool = False) -> list[Verdict]:
@@ -111,14 +75,16 @@ class Judge:
             passages: what to judge.
             keep_vectors: give each verdict its `evidence`.
         """
-        works = [_Work(passage, [(0, len(passage.text))]) for passage in passages]
+        works = [Work(passage, [(0, len(passage.text))]) for passage in passages]
         self._score(works)
         silent = [self._silent(work) for work in works]
         rest = [work for work, nothing in zip(works, silent, strict=True) if not nothing]
-        embedding_error = self._embed_windows(rest, keep_vectors) if rest else None
+        if not rest:
+            return [self._unheard(work) for work in works]
+        embedding_error = self._embed_windows(rest, keep_vectors)
         self._decide(rest)
         self._ask_again(rest)
-        found = iter([self._verdict(work, embedding_error) for work in rest])
+        found = iter([self._verdicts.verdict(work, embedding_error, self._encoder) for work in rest])
         return [self._unheard(work) if nothing else next(found) for work, nothing in zip(works, silent, strict=True)]
 
     def forbidden(self, stage: Stage) -> Callable[[str], bool] | None:
@@ -145,25 +111,25 @@ class Judge:
 
     # -- texts in which nothing was found --------------------------------------------------------------------------
 
-    def _silent(self, work: _Work) -> bool:
+    def _silent(self, work: Work) -> bool:
         """Whether nothing but patterns and the like judges the text, and all of them found nothing."""
         if work.passage.stage not in self._plain or work.failures:
             return False
         return not any(score.value for score in work.scores.values())
 
-    def _unheard(self, work: _Work) -> Verdict:
+    def _unheard(self, work: Work) -> Verdict:
         """The verdict on a silent text. All of one stage have the same one: only where the text ends differs."""
         stage = work.passage.stage
         if stage not in self._silence:
             work.units = self._units(work, work.spans, None)
-            self._silence[stage] = self._verdict(work, None)
+            self._silence[stage] = self._verdicts.verdict(work, None, self._encoder)
         known = self._silence[stage]
         units = tuple(Unit(work.spans[0], unit.risks, unit.logits) for unit in known.units)
         return Verdict(known.judgement, units)
 
     # -- classifiers that are not linear ---------------------------------------------------------------------------
 
-    def _score(self, works: Sequence[_Work]) -> None:
+    def _score(self, works: Sequence[Work]) -> None:
         for name, classifier in self._classifiers.items():
             asked = [work for work in works if name in self._needed[work.passage.stage]]
             if not asked:
@@ -177,13 +143,13 @@ class Judge:
             try:
                 found = classifier.score([work.passage for work in asked])
                 for work, score in zip(asked, found, strict=True):
-                    work.scores[name] = _checked(score)
+                    work.scores[name] = checked(score)
             except Exception as error:  # noqa: BLE001 (any classifier may be a plug-in; the rules' on_error decides)
                 for work in asked:
                     work.scores.pop(name, None)
                     work.failures[name] = str(ClassifierFailure(name, error))
 
-    def _decide(self, works: Sequence[_Work]) -> None:
+    def _decide(self, works: Sequence[Work]) -> None:
         """Let networks decide in place of the heads of their names, where those heads leave a doubt.
 
         A text that its heads find far from every threshold costs no second pass.
@@ -195,12 +161,12 @@ class Judge:
             try:
                 found = self._classifiers[name].score([work.passage for work in doubtful])
                 for work, score in zip(doubtful, found, strict=True):
-                    self._hear(work, name, _checked(score))
+                    self._hear(work, name, checked(score))
             except Exception as error:  # noqa: BLE001 (the rules' on_error decides)
                 for work in doubtful:
                     work.failures[name] = str(ClassifierFailure(name, error))
 
-    def _in_doubt(self, work: _Work, classifier: str) -> bool:
+    def _in_doubt(self, work: Work, classifier: str) -> bool:
         """Whether a rule that weighs the classifier comes near its lowest threshold in some unit."""
         rules = self.bundle.policy.document.rules_at(work.passage.stage)
         levels = {
@@ -212,20 +178,20 @@ class Judge:
             for rule, level in levels.items()
         )
 
-    def _ask_again(self, works: Sequence[_Work]) -> None:
+    def _ask_again(self, works: Sequence[Work]) -> None:
         """Put texts of which a rule is uncertain to those of its classifiers that are asked only then."""
         for name, classifier in self._second.items():
             unsure = [work for work in works if self._unsure(work, name, classifier.margin)]
             if not unsure:
                 continue
-            found = ask(classifier, [work.passage for work in unsure], _checked)
+            found = ask(classifier, [work.passage for work in unsure], checked)
             for work, score in zip(unsure, found, strict=True):
                 if isinstance(score, Exception):
                     work.failures[name] = str(ClassifierFailure(name, score))
                 else:
                     self._hear(work, name, score)
 
-    def _unsure(self, work: _Work, classifier: str, margin: float) -> bool:
+    def _unsure(self, work: Work, classifier: str, margin: float) -> bool:
         """Whether a rule that weighs the classifier lies nearer than `margin` to one of its thresholds."""
         for rule, spec in self.bundle.policy.document.rules_at(work.passage.stage).items():
             if classifier not in spec.weights or any(name in work.failures for name in spec.weights):
@@ -235,13 +201,13 @@ class Judge:
                 return True
         return False
 
-    def _hear(self, work: _Work, name: str, score: Score) -> None:
+    def _hear(self, work: Work, name: str, score: Score) -> None:
         """Pool a score that came later into the units of a work."""
         work.scores[name] = score
-        values = logit(np.array([_value_in(score, unit.span) for unit in work.units]))
+        values = logit(np.array([value_in(score, unit.span) for unit in work.units]))
         if name in self.bundle.heads:  # a sentence was judged: of its clauses, those count that the head minds too
             heads = np.array([unit.logits[name] for unit in work.units])
-            whole = [any(_inside(sentence, unit.span) for sentence in work.spans) for unit in work.units]
+            whole = [any(inside(sentence, unit.span) for sentence in work.spans) for unit in work.units]
             values = np.where(whole, values, np.minimum(values, heads))
         later = {name: values}
         known = {one: np.array([unit.logits[one] for unit in work.units]) for one in work.units[0].logits}
@@ -257,7 +223,7 @@ class Judge:
 
     # -- linear heads ----------------------------------------------------------------------------------------------
 
-    def _embed_windows(self, works: Sequence[_Work], keep: bool) -> str | None:
+    def _embed_windows(self, works: Sequence[Work], keep: bool) -> str | None:
         """Fill the units of every work; return what went wrong with the encoder, if anything."""
         linear = [work for work in works if self._needed[work.passage.stage].intersection(self.bundle.heads)]
         plain = [work for work in works if work not in linear]
@@ -273,16 +239,16 @@ class Judge:
             work.rows.clear()
         return problem
 
-    def _linear_units(self, works: Sequence[_Work], keep: bool) -> None:
+    def _linear_units(self, works: Sequence[Work], keep: bool) -> None:
         encoder = self._encoder()
-        readings = [_Reading(work.passage.text) for work in works]
+        readings = [Reading(work.passage.text) for work in works]
         for work in works:
-            work.spans = _pieces(work.passage.text, encoder)
+            work.spans = pieces(work.passage.text, encoder)
         self._judge_spans(encoder, works, readings, [work.spans for work in works], keep)
         closer = [self._closer(work, encoder) for work in works]
         self._judge_spans(encoder, works, readings, closer, keep)
 
-    def _closer(self, work: _Work, encoder: Encoder) -> list[Span]:
+    def _closer(self, work: Work, encoder: Encoder) -> list[Span]:
         """The clauses of suspicious sentences, and the windows around them, that were not judged yet."""
         text = work.passage.text
         suspicious = [unit.span for unit in work.units if self._suspicious(unit)]
@@ -291,7 +257,7 @@ class Judge:
         found = [(start + a, start + b) for start, end in suspicious for a, b in clauses(text[start:end])]
         if len(work.spans) > 1:
             around = windows(text, encoder.token_counts, WINDOW_TOKENS)
-            found += [span for span in around if any(_inside(own, span) for own in suspicious)]
+            found += [span for span in around if any(inside(own, span) for own in suspicious)]
         trimmed = dict.fromkeys(trim(text, span) for span in found)
         return [span for span in trimmed if span not in set(work.spans)]
 
@@ -302,8 +268,8 @@ class Judge:
     def _judge_spans(
         self,
         encoder: Encoder,
-        works: Sequence[_Work],
-        readings: Sequence[_Reading],
+        works: Sequence[Work],
+        readings: Sequence[Reading],
         spans: Sequence[Sequence[Span]],
         keep: bool,
     ) -> None:
@@ -324,13 +290,13 @@ class Judge:
                 work.rows.extend((b - a, vectors[a:b].astype("<f2")) for a, b in pairwise(ends))
             start = int(ends[-1])
 
-    def _units(self, work: _Work, spans: Sequence[Span], heads: np.ndarray | None) -> list[Unit]:
+    def _units(self, work: Work, spans: Sequence[Span], heads: np.ndarray | None) -> list[Unit]:
         """Pool heads (N, H) and the other scores over N spans of one work."""
         logits: dict[str, np.ndarray] = {}
         if heads is not None:
             logits = {name: heads[:, column] for column, name in enumerate(self.bundle.heads)}
         for name, score in work.scores.items():
-            logits[name] = logit(np.array([_value_in(score, span) for span in spans]))
+            logits[name] = logit(np.array([value_in(score, span) for span in spans]))
         risks = self.bundle.risks(logits, work.passage.stage)
         return [
             Unit(
@@ -340,144 +306,3 @@ class Judge:
             )
             for row, span in enumerate(spans)
         ]
-
-    # -- verdict ---------------------------------------------------------------------------------------------------
-
-    def _verdict(self, work: _Work, embedding_error: str | None) -> Verdict:
-        stage = work.passage.stage
-        failures = dict(work.failures)
-        needed = self._needed[stage]
-        if embedding_error is not None:
-            failures |= {name: embedding_error for name in self.bundle.heads if name in needed}
-        rules = self.bundle.policy.document.rules_at(stage)
-        risks = {
-            rule: max((unit.risks[rule] for unit in work.units if rule in unit.risks), default=0.0) for rule in rules
-        }
-        reasons = [reason for rule in rules if (reason := self._reason(work, rule, risks[rule])) is not None]
-        reasons += [reason for rule in rules if (reason := self._failed(stage, rule, failures)) is not None]
-        reasons.sort(key=lambda reason: (reason.action.severity, reason.risk), reverse=True)
-        heads = {name for unit in work.units for name in unit.logits if name in needed}
-        scores = {
-            name: _probability(max(unit.logits[name] for unit in work.units if name in unit.logits))
-            for name in sorted(heads)
-        }
-        action = reasons[0].action if reasons else Action.ALLOW
-        risk = max(risks.values(), default=0.0)
-        judgement = Judgement(action, risk, risks, scores, tuple(reasons), failures, scanned=bool(rules))
-        acting = {name for reason in reasons if reason.action > Action.FLAG for name in self._weighed(reason.rule)}
-        found = [work.scores[name] for name in sorted(acting) if name in work.scores and name not in self._deciding]
-        matches = {span for score in found for span in score.spans}
-        labels = {span: label for score in found for span, label in zip(score.spans, score.labels, strict=False)}
-        kept = _evidence(work, self._encoder().sha256) if work.rows else None
-        return Verdict(judgement, tuple(work.units), tuple(sorted(matches)), labels, kept)
-
-    def _weighed(self, rule: str) -> Mapping[str, float]:
-        return self.bundle.policy.document.rules[rule].weights
-
-    def _reason(self, work: _Work, rule: str, risk: float) -> Reason | None:
-        action, threshold = self.bundle.action_for(rule, risk)
-        if action is Action.ALLOW:
-            return None
-        worst = max((unit for unit in work.units if rule in unit.risks), key=lambda unit: unit.risks[rule])
-        return Reason(
-            rule=rule,
-            stage=work.passage.stage,
-            action=action,
-            risk=risk,
-            threshold=threshold,
-            contributions=self.bundle.contributions(rule, worst.logits),
-            spans=self._spans(work, rule, threshold),
-            description=self.bundle.policy.document.rules[rule].description,
-        )
-
-    def _spans(self, work: _Work, rule: str, threshold: float) -> tuple[Span, ...]:
-        """Where a rule was broken: the matches of its patterns, and the smallest units at or over the threshold."""
-        pointing = [name for name in self._weighed(rule) if name in work.scores and name not in self._deciding]
-        matches = {span for name in pointing for span in work.scores[name].spans}
-        units = minimal([unit.span for unit in work.units if unit.risks.get(rule, 0.0) >= threshold])
-        found = {trim(work.passage.text, span) for span in units if not any(_inside(match, span) for match in matches)}
-        return tuple(sorted(found | matches))
-
-    def _failed(self, stage: Stage, rule: str, failures: Mapping[str, str]) -> Reason | None:
-        document = self.bundle.policy.document
-        broken = [name for name in document.rules[rule].weights if name in failures]
-        if not broken:
-            return None
-        action = _ON_ERROR[document.on_error_of(rule)]
-        description = document.rules[rule].description
-        return Reason(rule, stage, action, risk=1.0, threshold=1.0, description=description, error=failures[broken[0]])
-
-
-def _evidence(work: _Work, encoder: str) -> Evidence:
-    counts = [count for count, _ in work.rows]
-    layout = np.repeat(np.array([unit.span for unit in work.units], dtype="<u4"), counts, axis=0)
-    vectors = np.concatenate([rows for _, rows in work.rows])
-    others = {
-        name: tuple(unit.logits[name] for unit, count in zip(work.units, counts, strict=True) for _ in range(count))
-        for name, score in work.scores.items()
-        if score.value > 0
-    }
-    return Evidence(encoder, vectors.shape[1], vectors.tobytes(), layout.tobytes(), others)
-
-
-class _Reading:
-    """A text as the encoder reads it: as it is, and with obfuscation undone where there is any."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self._normal = normalise(text)
-
-    def variants(self, span: Span) -> list[str]:
-        """Return the text of a span, and its normal form if that differs: whichever is worse counts."""
-        raw = self.text[span[0] : span[1]]
-        if not self._normal.changed:
-            return [raw]
-        undone = normalise(raw).text
-        return [raw] if undone == raw else [raw, undone]
-
-
-def _pieces(text: str, encoder: Encoder) -> list[Span]:
-    """The sentences of a text without blank ones; one that the encoder might cut is windowed."""
-    found: list[Span] = []
-    for start, end in sentences(text):
-        if end - start <= encoder.max_tokens - 2:  # a token is a character or more
-            found.append((start, end))
-        else:
-            parts = windows(text[start:end], encoder.token_counts, WINDOW_TOKENS)
-            found.extend((start + a, start + b) for a, b in parts)
-    spans = [trim(text, span) for span in found]
-    return [span for span in spans if span[0] < span[1]] or [(0, len(text))]
-
-
-def _checked(score: Score) -> Score:
-    if not 0.0 <= score.value <= 1.0:
-        raise ValueError(f"it gave the score {score.value!r}, which is not in [0, 1]")
-    return score
-
-
-def _value_in(score: Score, span: Span) -> float:
-    """A score with spans holds only where they are; one without holds everywhere."""
-    if not score.spans or any(start < span[1] and end > span[0] for start, end in score.spans):
-        return score.value
-    return 0.0
-
-
-def _probability(value: float) -> float:
-    return float(1.0 / (1.0 + np.exp(-np.clip(value, -MAX_LOGIT, MAX_LOGIT))))
-
-
-def _inside(inner: Span, outer: Span) -> bool:
-    return outer[0] <= inner[0] and inner[1] <= outer[1]
-
-
-def minimal(spans: Sequence[Span]) -> list[Span]:
-    """Return the spans that contain no other of them, sorted."""
-    distinct = sorted(set(spans))
-    return [span for span in distinct if not any(other != span and _inside(other, span) for other in distinct)]
-
-
-def trim(text: str, span: Span) -> Span:
-    """Return the span without white space at its ends."""
-    start, end = span
-    inner = text[start:end]
-    return start + len(inner) - len(inner.lstrip()), start + len(inner.rstrip())
