@@ -69,6 +69,8 @@ class Guardrail:
     @property
     def settings(self) -> Settings:
         """The settings in force."""
+        if self._settings is not None:
+            return self._settings
         with self._lock:
             if self._settings is None:
                 self._settings = load_settings()
@@ -79,6 +81,8 @@ class Guardrail:
         """The policy in force; an edited file is picked up, a broken edit is logged and the last good one stays."""
         if isinstance(self._wanted, Policy):
             return self._wanted
+        if self._source is not None:
+            return self._source.current()
         with self._lock:
             if self._source is None:
                 name = self._wanted or self.settings.policy_for(self.community)
@@ -88,6 +92,9 @@ class Guardrail:
     @property
     def audit(self) -> AuditStore:
         """The audit store, opened on first use."""
+        known = self._audit
+        if known is not None:
+            return known
         with self._lock:
             if self._audit is None:
                 from guardrail.audit.configured import open_configured
@@ -98,6 +105,9 @@ class Guardrail:
     def assembly(self) -> Assembly:
         """The compiled policy in force; a policy that loads but does not compile leaves the last one in force."""
         policy = self.policy
+        known = self._assembly
+        if known is not None and known.policy.revision == policy.revision:
+            return known
         with self._lock:
             if self._assembly is not None and self._assembly.policy.revision == policy.revision:
                 return self._assembly
@@ -290,13 +300,15 @@ class Guardrail:
             return replace(
                 decision, state=State.NOT_SCANNED, note=f"no rule of the policy judges the stage {passage.stage}"
             )
-        if shadow or judgement.action <= Action.FLAG or not repair:
+        if shadow or not repair or not judgement.reasons or judgement.action <= Action.FLAG:
             return decision
         if judgement.reasons[0].error:
             note = f"could not be judged: {judgement.reasons[0].error}"
             return self._withhold(assembly, decision, State.BLOCKED_UNAVAILABLE, note)
         if judgement.action >= Action.ESCALATE:
             return self._withhold(assembly, decision, _STATES[judgement.action], "")
+        if passage.fixed:
+            return self._withhold(assembly, decision, State.BLOCKED, "a part of this text has been delivered already")
         if judgement.action is Action.REWRITE and not passage.editable:
             return self._withhold(
                 assembly, decision, State.BLOCKED, "this text cannot be rewritten without breaking it"

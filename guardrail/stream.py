@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from guardrail.text.channel import Channel
+from guardrail.text.channel import Channel, Seam
 from guardrail.text.holding import Batch, HoldingBuffer, Run
 from guardrail.types import Decision, Passage, Stage
 
@@ -77,6 +77,7 @@ class _Lane:
 
     queue: deque[Any] = field(default_factory=deque)
     refused: bool = False
+    seam: Seam = field(default_factory=Seam)  # of its prose
     noted: set[str] = field(default_factory=set)  # what in it is not text and has been decided on
 
 
@@ -103,6 +104,8 @@ class StreamModerator:
         context: the conversation so far, oldest first.
         hold, max_chars: see `HoldingBuffer`.
         marker: appended to an altered text; empty for none.
+        forbidden: tells whether patterns find in a text what may not pass at a stage. It is asked where two texts meet, for
+            what begins in a sentence that has left may end in the next one.
         clock: tells seconds, for `timings`.
     """
 
@@ -118,10 +121,12 @@ class StreamModerator:
         hold: str = "sentence",
         max_chars: int = 2000,
         marker: str = "",
+        forbidden: Callable[[Stage, str], bool] = lambda _stage, _text: False,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._stream, self._unit, self._piece, self._refusal = stream, unit, piece, refusal
         self._count, self._context, self._hold, self._max, self._marker = lanes, context, hold, max_chars, marker
+        self._forbidden = forbidden
         self._lanes: dict[Hashable, _Lane] = {}
         self._channels: dict[Hashable, Channel] = {}
         self.stopped = False
@@ -169,7 +174,7 @@ class StreamModerator:
         if part.pieces:
             yield from self._whole_texts(part)
         if part.channel is not None:
-            channel = self._channel(part)
+            channel = self._channel(lane, part)
             part.start = channel.receive(part.text, now := self.timings.clock())
             if part.text:
                 channel.template = part.event
@@ -184,11 +189,12 @@ class StreamModerator:
             lane.queue.append(part)
         yield from self._release(lane)
 
-    def _channel(self, part: Any) -> Channel:
+    def _channel(self, lane: _Lane, part: Any) -> Channel:
         if part.channel not in self._channels:
             whole = part.form in ("json", "arguments") or part.gated
             buffer = None if whole else HoldingBuffer(self._hold, self._max)
-            self._channels[part.channel] = Channel(part.stage, buffer, part.form != "opaque")
+            seam = lane.seam if part.form == "text" else Seam()
+            self._channels[part.channel] = Channel(part.stage, buffer, part.form != "opaque", seam=seam)
         channel = self._channels[part.channel]
         channel.closed = False  # an upstream may go on with a text that it had ended: judged like the rest
         return channel
@@ -227,13 +233,28 @@ class StreamModerator:
             new = text if decision is None or decision.text is None else decision.text
             before, _, after = run.text.partition(text) if text else (run.text, "", "")
             texts.append(run.text if new == text else f"{before}{new.strip()}{after}")
+        yield from self._meet(channel, "".join(texts))
         for run, text in zip(batch, texts, strict=True):
             channel.clear(run.text, text)
         self.timings.delays.append(channel.waited(self.timings.clock()))
 
+    def _meet(self, channel: Channel, text: str) -> Steps[None]:
+        """Withhold a text that makes something forbidden together with what has left before it."""
+        stage = channel.stage
+        meeting = channel.seam.meets(text, lambda found: self._forbidden(stage, found))
+        if meeting:
+            (decision,) = yield (Passage(meeting, stage, self._context, editable=False, fixed=True),)
+            if decision.text is None:
+                raise _Refused(decision)
+        channel.seam.add(text)
+
     def _judge_whole(self, lane: _Lane, key: Hashable, channel: Channel) -> Steps[None]:
         text = "".join(channel.source)[channel.cleared :]
         form = next((part.form for part in lane.queue if part.channel == key), "opaque")
+        if channel.cleared and text:  # it had ended before: what has left of it is judged with the rest
+            whole = "".join(channel.source)
+            if whole != (yield from self._settled(self._piece(whole, form, channel.stage))):
+                raise _Refused(None)
         channel.clear(text, (yield from self._settled(self._piece(text, form, channel.stage))))
 
     def _settled(self, piece: Any) -> Steps[str]:

@@ -87,7 +87,7 @@ class Passage:
     rewrite would break the text (code, JSON keys, tool arguments): such a text is flagged or blocked, never rewritten.
     `path` says where the text stood in its document, for example `("choices", 0, "message", "content")`.
     `unscanned` names what stands here instead of a text and cannot be judged, such as "image/png"; `text` is empty
-    then.
+    then. `fixed`: a part of the text has been delivered, so it can be withheld and not altered.
     """
 
     text: str
@@ -96,6 +96,7 @@ class Passage:
     editable: bool = True
     path: tuple[str | int, ...] = ()
     unscanned: str = ""
+    fixed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -47,6 +48,27 @@ class Judge:
 
     def check_many(self, passages: Any) -> list[Decision]:
         return [decide(passage) for passage in passages]
+
+    def assembly(self) -> Any:
+        """What the policy's patterns forbid: nothing."""
+        return SimpleNamespace(judge=SimpleNamespace(forbidden=lambda stage: None))
+
+
+class Pattern(Judge):
+    """A guard with a pattern of two words, which may stand on two lines."""
+
+    def moderate(self, passages: Any, **_: Any) -> list[Decision]:
+        decided = super().moderate(passages)
+        return [
+            replace(decision, action=Action.BLOCK, state=State.BLOCKED, text=None) if passage.fixed else decision
+            for passage, decision in zip(passages, decided, strict=True)
+        ]
+
+    def assembly(self) -> Any:
+        def finds(text: str) -> bool:
+            return "black sheep" in " ".join(text.split())
+
+        return SimpleNamespace(judge=SimpleNamespace(forbidden=lambda stage: finds))
 
 
 def decide(passage: Passage) -> Decision:
@@ -228,6 +250,46 @@ def test_a_sentence_leaves_as_soon_as_it_is_cleared() -> None:
     assert push(" second goes on and on. The third") == " The second goes on and on. "
     assert [passage.text for passage in guard.seen] == ["The first sentence.", "The second goes on and on."]
     assert guard.seen[1].context == ("The first sentence. ",)
+
+
+@pytest.mark.parametrize("hold", ["sentence", "paragraph"])
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_what_begins_in_a_sentence_that_has_left_does_not_end_in_the_next(size: int, hold: str) -> None:
+    text = "So it goes. He is a black\n\nsheep of theirs. And so on."
+    guard = Pattern(hold)
+    events = [chunk(0, text[at : at + size]) for at in range(0, len(text), size)]
+    delivered, finishes, _ = run(guard, [*events, chunk(0, None, "stop")])
+    assert tidy(delivered[0]) == f"So it goes. He is a black{REFUSAL}"
+    assert finishes == {0: "content_filter"}
+    (meeting,) = [passage.text for passage in guard.seen if passage.fixed]
+    assert "a black\n\nsheep of" in meeting
+
+
+def test_what_does_not_meet_is_judged_once() -> None:
+    guard = Pattern()
+    text = "A black dog. Sheep are white.\n\nSheep. A black.\n\nThat is all."
+    delivered, _, _ = run(guard, [chunk(0, part) for part in text.partition("dog")] + [chunk(0, None, "stop")])
+    assert delivered[0] == text
+    assert "".join(squeezed(passage.text) for passage in guard.seen) == squeezed(text)
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_call_that_goes_on_after_it_had_ended_is_judged_as_a_whole(clean: bool) -> None:
+    word = "well" if clean else BLOCK
+    halves = ('{"to": "All is ' + word[:3], word[3:] + '"}')
+
+    def call(text: str) -> Event:
+        delta = {"tool_calls": [{"index": 0, "function": {"name": "send", "arguments": text}}]}
+        return Event({"id": "c", "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+
+    exchange = Exchange(Judge(), FORMATS["chat_completions"], {"messages": [], "n": 2}, Memory())
+    moderator = exchange.stream()
+    left = [call(halves[0]), chunk(0, None, "tool_calls"), call(halves[1])]
+    out = [event for one in left for event in pump(exchange, moderator.push(one))]
+    out += pump(exchange, moderator.finish())
+    heard = str([event.data for event in out])
+    assert (halves[1] in heard) is clean
+    assert (REFUSAL in heard) is not clean
 
 
 def test_the_end_of_a_stream_is_split_as_the_whole_text_is() -> None:

@@ -43,6 +43,7 @@ _OPTIONS = ("words", "regex", "lexicon", "allow", "value")
 _LONGEST_ENTRY = 300  # characters of a word or phrase
 _REGEX_MEMORY = 64 << 20  # bytes that one compiled expression may take
 _UNSEEN_BOUNDARY = re.compile(r"[^\x00-\x7f][)\]]*[+*?]?\\b|\\b[(\[]*(?:\?:)?[^\x00-\x7f]")
+_NOTHING = Score(0.0)
 _LOOKAROUND = re.compile(r"\(\?(?:[=!]|<[=!])|\\[1-9]")
 
 
@@ -89,7 +90,7 @@ class PatternClassifier:
         encoded = _Encoded(folded.text)
         expressed = self._regexes.matching(encoded.data)
         if not found and not expressed:
-            return Score(0.0)
+            return _NOTHING
         allowed = _merged(self._allowed.find(folded.text))
         found = [span for span in found if not _resume(span[0], allowed)]
         for regex in expressed:

@@ -10,7 +10,7 @@ import json
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,8 @@ ERROR_EXTENSION = "guardrail_error"
 
 _BODY_HEADERS = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 _RAW_BODY_HEADERS = frozenset(name.encode() for name in _BODY_HEADERS)
-_RETRY = "x-stainless-retry-count"  # how the openai and anthropic libraries number the attempts of one call
+_REQUEST_IDS = (b"x-request-id", b"request-id")  # what the client libraries keep of a response
+_RETRY = b"x-stainless-retry-count"  # how the openai and anthropic libraries number the attempts of one call
 _MOST_RETRIED = 64  # calls whose first attempt is remembered at a time
 
 
@@ -120,6 +121,7 @@ class Call:
         self.exchange: Exchange = None  # type: ignore[assignment]  # set before anything is judged
         self.events: EventStream = None  # type: ignore[assignment]  # set with `upstream`
         self.upstream: Any = None
+        self._given: dict[bytes, bytes] = {}  # the upstream's headers, by their names in small letters
         self._began = time.perf_counter()
 
     def steps(self) -> Steps:
@@ -149,7 +151,8 @@ class Call:
         """Return (key of the logical call, the request to send, None), or a response that refuses."""
         data: bytes = (yield Read(self._request)) if known.has_input else b""
         key = hashlib.sha256(self._request.url.raw_path + b"\0" + data).digest()
-        again = self._request.headers.get(_RETRY, "0") != "0"
+        # Headers are read as bytes: httpx decodes all of them whenever it is asked for one.
+        again = any(value != b"0" for name, value in self._request.headers.raw if name.lower() == _RETRY)
         earlier = self._session.first_attempt(key, again)
         if earlier is not None:
             self.exchange = earlier
@@ -193,12 +196,13 @@ class Call:
         return self._sealed(headers, _dump(document), _ids(document))
 
     def _answer(self, response: Any) -> Steps:
-        kind = response.headers.get("content-type", "").lower()
+        self._given = {name.lower(): value for name, value in response.headers.raw}
+        kind = self._given.get(b"content-type", b"").lower()
         # What a caller reads whole is judged before it is handed over; an error then reaches the caller as it is.
-        if self._wants_stream() and "json" not in kind:
+        if self._wants_stream() and b"json" not in kind:
             self.upstream = response
             self.events = EventStream(self.exchange)
-            remember(self.exchange.ledger, ids=_header_ids(response))
+            remember(self.exchange.ledger, ids=self._header_ids())
             return self._rebuilt(response, None)
         data: bytes = yield Read(response)
         if not data.strip():
@@ -209,7 +213,7 @@ class Call:
         if "error" in document and document["error"] is not None and not _has_answer(document):
             return self._kept(response)
         changed = yield from self.exchange.answer(document)
-        remember(self.exchange.ledger, ids=(*_ids(document), *_header_ids(response)))
+        remember(self.exchange.ledger, ids=(*_ids(document), *self._header_ids()))
         return self._rebuilt(response, _dump(document)) if changed else self._kept(response)
 
     def _buffered_stream(self, response: Any, data: bytes) -> Steps:
@@ -237,30 +241,29 @@ class Call:
 
     def _kept(self, response: Any) -> Any:
         """The upstream's own response, which has been read and was not altered."""
-        response.headers = self._session.http.Headers(self._named(response.headers.raw))
+        for name, value in self._names().items():
+            response.headers[name] = value
         response.extensions = {**response.extensions, EXTENSION: self.exchange.ledger}
         return self._timed(response)
 
     def _rebuilt(self, response: Any, data: bytes | None) -> Any:
         """The upstream's response with another body: decoded, and of the length it has now. None: a stream follows."""
         headers = [item for item in response.headers.raw if item[0].lower() not in _RAW_BODY_HEADERS]
+        headers += [(name.encode(), value.encode()) for name, value in self._names().items()]
         body = {"stream": self._stream(self)} if data is None else {"content": data}
         extensions = {**response.extensions, EXTENSION: self.exchange.ledger}
         make = self._session.http.Response
-        rebuilt = make(response.status_code, headers=self._named(headers), extensions=extensions, **body)
+        rebuilt = make(response.status_code, headers=headers, extensions=extensions, **body)
         return rebuilt if data is None else self._timed(rebuilt)
 
-    def _named(self, headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        """The headers of a response, and what leads from it to the outcome.
-
-        `x-request-id` and `request-id` are what the client libraries keep of a response.
-        """
+    def _names(self) -> dict[str, str]:
+        """The headers that lead from the upstream's response to the outcome."""
         own = self._headers({})
-        given = {name.lower() for name, _ in headers}
-        for name in ("x-request-id", "request-id"):
-            if name.encode() not in given:
-                own[name] = self.exchange.ledger.request_id
-        return [*headers, *((name.encode(), value.encode()) for name, value in own.items())]
+        own |= {name.decode(): self.exchange.ledger.request_id for name in _REQUEST_IDS if name not in self._given}
+        return own
+
+    def _header_ids(self) -> tuple[str, ...]:
+        return tuple(self._given[name].decode("utf-8", "replace") for name in _REQUEST_IDS if name in self._given)
 
     def _timed(self, response: Any) -> Any:
         """A response that was read here: the HTTP client, which takes the time until a body is read, sees none."""
@@ -269,11 +272,7 @@ class Call:
 
     def _sealed(self, headers: Mapping[str, str], body: bytes, ids: tuple[str, ...]) -> Any:
         remember(self.exchange.ledger, ids=ids)
-        named = {
-            **headers,
-            "x-request-id": self.exchange.ledger.request_id,
-            "request-id": self.exchange.ledger.request_id,
-        }
+        named = {**headers, **{name.decode(): self.exchange.ledger.request_id for name in _REQUEST_IDS}}
         return self._timed(self._session.response(200, named, body, self.exchange.ledger))
 
     def _headers(self, headers: dict[str, str]) -> dict[str, str]:
@@ -315,10 +314,6 @@ def _ids(document: Any) -> tuple[str, ...]:
             holder = holder[key]
     found = holder.get("id") if isinstance(holder, dict) else None
     return (found,) if isinstance(found, str) else ()
-
-
-def _header_ids(response: Any) -> tuple[str, ...]:
-    return tuple(response.headers[name] for name in ("x-request-id", "request-id") if name in response.headers)
 
 
 def _has_answer(document: Mapping[str, Any]) -> bool:

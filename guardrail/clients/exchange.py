@@ -15,6 +15,7 @@ from guardrail.clients.ledger import Ledger
 from guardrail.clients.memory import WITHHELD, Memory, Verdict
 from guardrail.clients.named import conversation_of, subject_of
 from guardrail.clients.reading import readable
+from guardrail.clients.seams import Seams, Settled
 from guardrail.clients.turns import first_new, runs, units_of
 from guardrail.errors import Blocked
 from guardrail.stream import StreamModerator
@@ -80,6 +81,7 @@ class Exchange:
         self.ledger = Ledger(self.policy.name, self.policy.revision)
         self.context: tuple[str, ...] = ()
         self.changed = False  # whether the admitted body differs from what the caller sent
+        self._seams = Seams(guard)
         self._edits: list[tuple[Piece, str | None]] = []  # None: the piece goes
         self._dropped: list[documents.Path] = []  # images and the like of earlier turns that the policy withholds
 
@@ -216,12 +218,13 @@ class Exchange:
         """
         with readable("The upstream's answer"):
             pieces, notes = self.form.answers(document, self.body)
+            tidied = self.form.tidy(document)
             units = [unit_of(piece, self.context) for piece in pieces if piece.text]
         passages = tuple(passage for unit in units for passage in unit.passages)
         passages += tuple(Passage("", note.stage, path=note.path, unscanned=note.what) for note in notes)
         decisions: Sequence[Decision] = (yield passages) if passages else ()
         remaining = iter(decisions)
-        lanes: dict[int, list[tuple[Piece, str | None, Decision | None]]] = {}
+        lanes: dict[int, list[Settled]] = {}
         for unit in units:
             own = [next(remaining) for _ in unit.passages]
             settled = unit.settle(own)
@@ -230,12 +233,12 @@ class Exchange:
         for note, decision in zip(notes, remaining, strict=True):
             if decision.text is None:
                 lanes.setdefault(note.lane, []).append((Piece(note.path, "", note.stage), None, decision))
+        for texts in lanes.values():
+            texts.extend((yield from self._seams.across(texts, self.context)))
         changed = [self._lane(document, lane, settled) for lane, settled in lanes.items()]  # every lane, changed or not
-        return any(changed)
+        return any(changed) or tidied
 
-    def _lane(
-        self, document: dict[str, Any], lane: int, settled: list[tuple[Piece, str | None, Decision | None]]
-    ) -> bool:
+    def _lane(self, document: dict[str, Any], lane: int, settled: list[Settled]) -> bool:
         refused = [decision for _, text, decision in settled if text is None]
         if refused:
             words = self.refusal_words(refused[0])
@@ -270,6 +273,7 @@ class Exchange:
             hold=settings.hold,
             max_chars=settings.max_chars,
             marker=self.marker,
+            forbidden=self._seams.forbidden,
         )
         self.ledger.timings = moderator.timings.summary
         return moderator

@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from guardrail.text.holding import HoldingBuffer
 from guardrail.types import Stage
 
-__all__ = ["Altered", "Channel"]
+__all__ = ["Altered", "Channel", "Seam"]
 
 _CONTEXT_CHARS = 2000  # of what was delivered, that the next sentence is judged with
+
+
+@dataclass(slots=True)
+class Seam:
+    """The end of what has left, where the next text is put beside it; shared by the texts that a reader sees in a row."""
+
+    WIDTH: ClassVar[int] = 300  # characters on either side: the longest entry of a list of words
+    tail: str = ""
+
+    def meets(self, text: str, forbidden: Callable[[str], bool]) -> str:
+        """What stands around the place where `text` begins, if something forbidden stands across it, else nothing."""
+        head = text[: self.WIDTH]
+        if not self.tail.strip() or not head.strip() or not forbidden(self.tail + head):
+            return ""
+        return "" if forbidden(self.tail) or forbidden(head) else self.tail + head
+
+    def add(self, text: str) -> None:
+        """`text` leaves."""
+        self.tail = (self.tail + text)[-self.WIDTH :]
 
 
 @dataclass(slots=True)
@@ -36,6 +56,7 @@ class Channel:
     delivered: list[str] = field(default_factory=list)
     altered: list[Altered] = field(default_factory=list)
     closed: bool = False
+    seam: Seam = field(default_factory=Seam)
     template: Any = None  # the last event that carried text of this channel
     _first: int = 0  # stretches before this one have left
     _arrivals: deque[tuple[int, float]] = field(default_factory=deque)  # (end of a part, when it came), not yet cleared

@@ -71,7 +71,7 @@ _ANY_SPACED = re2.compile(_SPELT_OUT_ANY)
 def is_clean(text: str) -> bool:
     """Whether nothing in the text can be a disguise."""
     if text.isascii():
-        return _ASCII.search(text) is None
+        return _ASCII.search(text.encode("ascii")) is None  # of a text, RE2's binding counts the characters
     try:
         if _ANY.search(text) is not None:
             return False

@@ -11,7 +11,8 @@ from guardrail.errors import ModerationError
 from guardrail.types import Stage
 from guardrail.wire import documents
 from guardrail.wire.documents import Path, string_leaves
-from guardrail.wire.formats import CHOICE_KEYS, CHUNK_KEYS, now, opaque_leaves, unknown, unread
+from guardrail.wire.formats import CHOICE_KEYS, CHUNK_KEYS, now, opaque_leaves, unknown
+from guardrail.wire.leftovers import Once, leftovers, spells
 from guardrail.wire.pieces import DONE, Event, Form, Part, Piece
 
 __all__ = ["ChatChunks", "answer_form", "answer_schema"]
@@ -37,10 +38,9 @@ class ChatChunks:
         self.schema = answer_schema(request)
         self._head: dict[str, Any] | None = dict(head) if head else None
         self._model = str(request.get("model") or "")
-        self._tool: dict[int, Hashable] = {}  # choice -> channel of the tool call now streamed
         self._channels: dict[int, list[Hashable]] = {}
         self._spoken: dict[int, str] = {}  # choice -> the last content that left
-        self._read: set[tuple[Hashable, Path, str]] = set()  # texts under unknown keys
+        self._once = Once()  # texts under unknown keys
         self._opened: set[int] = set()
         self._ended: set[int] = set()
 
@@ -61,7 +61,7 @@ class ChatChunks:
                 key: data[key] for key in ("id", "object", "created", "model", "system_fingerprint") if key in data
             }
         if not choices:
-            yield Part(event, lane=None, pieces=self._unread(data, CHUNK_KEYS, ()))
+            yield Part(event, lane=None, pieces=self._once.new(leftovers(data, (), skip=CHUNK_KEYS)))
         for number, choice in enumerate(choices, 1):
             if not isinstance(choice, dict):
                 raise unknown("A choice of type", type(choice).__name__)
@@ -70,29 +70,23 @@ class ChatChunks:
                 raise unknown("A chunk's `delta` of type", type(delta).__name__)
             last = number == len(choices)
             parts = self._choice(event if last and number == 1 else self._like(event, choice, last=last), choice)
-            index = choice.get("index")
-            beside = self._unread(data, CHUNK_KEYS, (), index)
-            beside += self._unread(choice, _KNOWN_IN_CHOICE, ("choices", 0), index)
+            index = int(choice.get("index") or 0)
+            others = leftovers(data, (), skip=CHUNK_KEYS, lane=index)
+            others += leftovers(choice, (), ("choices", 0), skip=_KNOWN_IN_CHOICE, lane=index)
+            beside = self._once.new(others)
             pictures = delta.get("images")  # some providers send them beside the text
             if beside or pictures:
                 first = next(parts)
-                yield replace(first, pieces=beside, unscanned=(*first.unscanned, *(("images",) if pictures else ())))
+                noted = (*first.unscanned, *(("images",) if pictures else ()))
+                yield replace(first, pieces=(*first.pieces, *beside), unscanned=noted)
             yield from parts
-
-    def _unread(
-        self, node: dict[str, Any], known: frozenset[str], path: Path, lane: Hashable = None
-    ) -> tuple[Piece, ...]:
-        """Texts under unknown keys; those that every chunk repeats are judged once for each choice."""
-        found = [piece for piece in unread(node, known, path) if (lane, piece.path, piece.text) not in self._read]
-        self._read.update((lane, piece.path, piece.text) for piece in found)
-        return tuple(found)
 
     def _choice(self, event: Event, choice: dict[str, Any]) -> Iterator[Part]:
         index = int(choice.get("index") or 0)
         delta = choice.get("delta") or {}
         finish = choice.get("finish_reason")
         texts = list(self._texts(index, delta))
-        if choice.get("logprobs") is not None and not _spells(choice["logprobs"], "".join(text[1] for text in texts)):
+        if not _tell_their_own(choice.get("logprobs"), "".join(text[1] for text in texts)):
             choice = {**choice, "logprobs": None}
             event = self._like(event, choice)
         if len(texts) <= 1 and not (texts and finish):
@@ -101,6 +95,8 @@ class ChatChunks:
         first = {"role": delta["role"]} if "role" in delta else {}
         for channel, text, form, stage, own in texts:
             single = {**choice, "delta": {**first, **own}, "finish_reason": None}
+            if not _tell_their_own(choice.get("logprobs"), text):
+                single["logprobs"] = None
             first = {}
             yield self._part(self._like(event, single, last=False), index, channel, text, form, stage)
         if finish:
@@ -121,11 +117,6 @@ class ChatChunks:
         known = self._channels.setdefault(index, [])
         if channel not in known:
             known.append(channel)
-        ends: tuple[Hashable, ...] = ()
-        if stage is Stage.TOOL_CALL:
-            before = self._tool.get(index)
-            ends = (before,) if before is not None and before != channel else ()
-            self._tool[index] = channel
         return Part(
             event,
             lane=index,
@@ -133,8 +124,9 @@ class ChatChunks:
             text=text,
             form=form,
             stage=stage,
-            gated=stage is Stage.TOOL_CALL,
-            ends=ends,
+            gated=stage
+            is Stage.TOOL_CALL,  # to the end of the choice: some servers go on with a call after the next one began
+            pieces=self._once.new(_inside(event, index)),
             unscanned=("audio",) if channel == (index, "audio") else (),
         )
 
@@ -210,7 +202,7 @@ class ChatChunks:
 
     def with_piece(self, event: Event, piece: Piece, text: str) -> Event:
         """The chunk with another text under a key of its own."""
-        self._read.clear()  # the next chunk that says the same must be altered too
+        self._once.forget()
         data = copy.deepcopy(event.data)
         documents.put(data, piece.path, text)
         return Event(data, event.name)
@@ -280,17 +272,29 @@ def answer_schema(request: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return inner if isinstance(inner, dict) else None
 
 
-def _spells(logprobs: Any, text: str) -> bool:
+def _tell_their_own(logprobs: Any, text: str) -> bool:
     """Whether log-probabilities speak of this text alone. Those that spell out more would let held text through."""
-    for key in ("content", "refusal"):
-        tokens = logprobs.get(key) if isinstance(logprobs, dict) else None
-        if not tokens:
-            continue
-        spelt = "".join(str(token.get("token", "")) for token in tokens)
-        data = bytes(byte for token in tokens for byte in token.get("bytes") or ())
-        if spelt != text and data.decode("utf-8", "ignore") not in text:
-            return False
-    return True
+    return not logprobs or (
+        isinstance(logprobs, dict) and all(spells(logprobs.get(key), text) for key in ("content", "refusal"))
+    )
+
+
+_NESTED = ("tool_calls", "function_call", "audio")
+
+
+def _inside(event: Event, index: int) -> list[Piece]:
+    """What nobody knows inside the tool calls and the audio of a chunk with one choice and one text."""
+    delta = event.data["choices"][0].get("delta")
+    if not delta or not any(delta.get(key) for key in _NESTED):
+        return []
+    path: Path = ("choices", 0, "delta")
+    read: set[Path] = {(*path, "audio", key) for key in ("data", "transcript")} | {
+        (*path, "function_call", "arguments")
+    }
+    for at in range(len(delta.get("tool_calls") or ())):
+        call = (*path, "tool_calls", at)
+        read |= {(*call, "function", "arguments"), (*call, "custom", "input")}
+    return leftovers({key: delta[key] for key in _NESTED if key in delta}, read, path, lane=index)
 
 
 def _call_with(call: dict[str, Any], text: str) -> dict[str, Any]:

@@ -19,9 +19,9 @@ from guardrail.wire.formats import (
     require_text,
     role_named,
     unknown,
-    unread,
     without_unread,
 )
+from guardrail.wire.leftovers import leftovers, spells
 from guardrail.wire.pieces import DONE, Event, Form, Piece, Role, Turn, Unscanned
 
 __all__ = ["ChatCompletions"]
@@ -29,9 +29,7 @@ __all__ = ["ChatCompletions"]
 _NOT_SCANNED = frozenset({"image_url", "input_audio", "file", "image", "video_url", "audio_url"})
 _REASONING = ("reasoning_content", "reasoning")
 _KNOWN_IN_CHOICE = CHOICE_KEYS | {"message"}
-_KNOWN_IN_MESSAGE = frozenset(
-    {"role", "content", "refusal", "tool_calls", "function_call", "audio", "name", "annotations", "tool_call_id"}
-)
+_PLAIN = frozenset({"role", "content", "refusal"})
 
 
 class ChatCompletions:
@@ -64,7 +62,7 @@ class ChatCompletions:
         form = answer_form(request)
         schema = answer_schema(request)
         pieces = [piece for lane, choice in enumerate(choices) for piece in _answer(choice, lane, form, schema)]
-        pieces += unread(document, CHUNK_KEYS, ())
+        pieces += leftovers(document, (), skip=CHUNK_KEYS)
         unscanned = [
             Unscanned(("choices", lane, "message", key), key, Stage.OUTPUT, lane)
             for lane, choice in enumerate(choices)
@@ -72,6 +70,15 @@ class ChatCompletions:
             if choice["message"].get(key)
         ]
         return pieces, unscanned
+
+    def tidy(self, document: dict[str, Any]) -> bool:
+        """Those of a choice go as a whole."""
+        found = [
+            choice for choice in document["choices"] if not tells_its_own(choice.get("logprobs"), choice["message"])
+        ]
+        for choice in found:
+            choice["logprobs"] = None
+        return bool(found)
 
     def forget(self, document: dict[str, Any], piece: Piece) -> None:
         """Log-probabilities spell the old text out; annotations point into it."""
@@ -143,6 +150,16 @@ def refusal_message(text: str, request: Mapping[str, Any]) -> dict[str, Any]:
     return {"role": "assistant", "content": text, "refusal": None}
 
 
+def tells_its_own(logprobs: Any, message: Mapping[str, Any]) -> bool:
+    """Whether log-probabilities spell the texts of their message and nothing else."""
+    if not logprobs:
+        return True
+    texts = {key: message.get(key) for key in ("content", "refusal")}
+    return isinstance(logprobs, dict) and all(
+        spells(logprobs.get(key), text if isinstance(text, str) else "") for key, text in texts.items()
+    )
+
+
 def _turn(message: Any, path: Path) -> Turn:
     if not isinstance(message, dict):
         raise unknown("A message of type", type(message).__name__)
@@ -189,26 +206,23 @@ def _answer(choice: Any, lane: int, form: Form, schema: Mapping[str, Any] | None
     if not isinstance(message, dict):
         raise ModerationError(f"Choice {lane} of the upstream's answer has no message, so it could not be judged.")
     path: Path = ("choices", lane, "message")
-    beside = unread(choice, _KNOWN_IN_CHOICE, path[:2], lane)
-    found, _ = _content(message.get("content"), (*path, "content"), Stage.OUTPUT)
+    found, notes = _content(message.get("content"), (*path, "content"), Stage.OUTPUT)
     pieces = [
         Piece(piece.path, piece.text, piece.stage, form if piece.form is Form.TEXT else piece.form, lane, schema)
         for piece in found
     ]
     pieces += _assistant_pieces(message, path, lane)
-    others = {
-        key: value
-        for key, value in message.items()
-        if key not in _KNOWN_IN_MESSAGE and key not in _REASONING and isinstance(value, str | list | dict)
-    }
-    pieces += opaque_leaves(others, path, Stage.OUTPUT, lane)
-    titles = [note.get("url_citation", {}) for note in message.get("annotations") or () if isinstance(note, dict)]
-    pieces += [
-        Piece((*path, "annotations"), str(note["title"]), Stage.OUTPUT, Form.OPAQUE, lane)
-        for note in titles
-        if note.get("title")
-    ]
-    return pieces + beside
+    if _is_plain(choice, message):
+        return pieces
+    read = {(*path, "audio", "data"), *(note.path for note in notes), *(piece.path for piece in pieces)}
+    return pieces + leftovers(choice, read, path[:2], skip=CHOICE_KEYS, lane=lane)
+
+
+def _is_plain(choice: Mapping[str, Any], message: Mapping[str, Any]) -> bool:
+    """Whether an answer is words and nothing else, as most are: then there is nothing left to look for."""
+    said = {key: value for key, value in message.items() if value}
+    words = all(isinstance(said.get(key, ""), str) for key in ("content", "refusal"))
+    return choice.keys() <= _KNOWN_IN_CHOICE and said.keys() <= _PLAIN and words and said.get("role") == "assistant"
 
 
 def _assistant_pieces(message: dict[str, Any], path: Path, lane: int) -> list[Piece]:

@@ -11,7 +11,8 @@ from guardrail.errors import ModerationError, UnsupportedPath
 from guardrail.types import Stage
 from guardrail.wire import documents
 from guardrail.wire.documents import string_leaves
-from guardrail.wire.formats import CHOICE_KEYS, CHUNK_KEYS, now, unknown, unread, without_unread
+from guardrail.wire.formats import CHOICE_KEYS, CHUNK_KEYS, now, unknown, without_unread
+from guardrail.wire.leftovers import leftovers
 from guardrail.wire.pieces import DONE, Event, Form, Part, Piece, Role, Turn, Unscanned
 
 __all__ = ["Completions"]
@@ -52,8 +53,15 @@ class Completions:
             if isinstance(choice.get(key), str)
         ]
         for lane, choice in enumerate(choices):
-            pieces += unread(choice, _KNOWN, ("choices", lane), lane)
-        return pieces + unread(document, CHUNK_KEYS, ()), []
+            pieces += leftovers(choice, (), ("choices", lane), skip=_KNOWN, lane=lane)
+        return pieces + leftovers(document, (), skip=CHUNK_KEYS), []
+
+    def tidy(self, document: dict[str, Any]) -> bool:
+        """Those of a choice go as a whole."""
+        found = [choice for choice in document["choices"] if not _tells_its_own(choice)]
+        for choice in found:
+            choice["logprobs"] = None
+        return bool(found)
 
     def forget(self, document: dict[str, Any], piece: Piece) -> None:
         """Log-probabilities spell the old text out."""
@@ -118,7 +126,7 @@ class CompletionChunks:
             if not isinstance(choice, dict):
                 raise unknown("A choice of type", type(choice).__name__)
             single = event if len(choices) == 1 else _like(event, choice)
-            beside = (*unread(data, CHUNK_KEYS, ()), *unread(choice, _KNOWN, ("choices", 0)))
+            beside = (*leftovers(data, (), skip=CHUNK_KEYS), *leftovers(choice, (), ("choices", 0), skip=_KNOWN))
             parts = self._choice(single, choice)
             if beside:
                 yield replace(next(parts), pieces=beside)
@@ -128,8 +136,7 @@ class CompletionChunks:
         index = int(choice.get("index") or 0)
         text = choice.get("text") or ""
         finish = choice.get("finish_reason")
-        tokens = (choice.get("logprobs") or {}).get("tokens")
-        if tokens and "".join(map(str, tokens)) != text:  # they would spell out text that is still held
+        if not _tells_its_own(choice):  # they would spell out text that is still held
             choice = {**choice, "logprobs": None}
             event = _like(event, choice)
         if choice.get(_REASONING):
@@ -204,6 +211,12 @@ def _head(request: Mapping[str, Any], request_id: str) -> dict[str, Any]:
 
 def _choice(index: int, text: str, finish: str | None) -> dict[str, Any]:
     return {"index": index, "text": text, "logprobs": None, "finish_reason": finish}
+
+
+def _tells_its_own(choice: Mapping[str, Any]) -> bool:
+    """Whether log-probabilities spell the text of their choice."""
+    tokens = (choice.get("logprobs") or {}).get("tokens")
+    return not tokens or "".join(map(str, tokens)) == (choice.get("text") or "")
 
 
 def _like(event: Event, choice: dict[str, Any]) -> Event:

@@ -15,6 +15,7 @@ __all__ = [
     "CHOICE_KEYS",
     "CHUNK_KEYS",
     "MARK",
+    "NOT_TEXT",
     "StreamFormat",
     "WireFormat",
     "argument_leaves",
@@ -25,7 +26,6 @@ __all__ = [
     "role_named",
     "strip_marks",
     "unknown",
-    "unread",
     "without_unread",
 ]
 
@@ -91,6 +91,9 @@ class WireFormat(Protocol):
             ModerationError: the document is not a response of this format.
         """
 
+    def tidy(self, document: dict[str, Any]) -> bool:
+        """Take out log-probabilities that spell another text than the one that was judged; return whether there were any."""
+
     def forget(self, document: dict[str, Any], piece: Piece) -> None:
         """Drop what describes the old text of an altered piece (log-probabilities, citations)."""
 
@@ -155,37 +158,29 @@ def strip_marks(document: Any) -> bool:
     return found
 
 
-# Values of these keys name things or hold bytes; they are not text that anybody reads.
-_NOT_TEXT = frozenset(
+NOT_TEXT = frozenset(
     "type id item_id call_id tool_call_id tool_use_id status role object model name index format encrypted_content "
     "encrypted_index signature url uri file_id container_id container server_label server_name media_type mime_type "
     "detail file_url image_url b64_json caller page_age retrieved_at status_code error_code approval_request_id "
     "namespace phase expires_at created_at finish_reason stop_reason filename fingerprint created_by agent_id".split()
 )
+"""Values of these keys name things or hold bytes; they are not text that anybody reads."""
 
 
 def opaque_leaves(value: Any, path: Path, stage: Stage, lane: int = 0) -> list[Piece]:
     """Every text in a structure of the format, to be judged and never rewritten; names, ids, encrypted values left out."""
-    return [Piece((*path, *inner), text, stage, Form.OPAQUE, lane) for inner, text in string_leaves(value, _NOT_TEXT)]
+    return [Piece((*path, *inner), text, stage, Form.OPAQUE, lane) for inner, text in string_leaves(value, NOT_TEXT)]
 
 
 # What chunks and choices of chat completions and completions hold besides their texts.
 CHUNK_KEYS = frozenset(
     "id object created model system_fingerprint service_tier provider usage choices error obfuscation "
-    "prompt_filter_results".split()
+    "prompt_filter_results moderation".split()
 )
 CHOICE_KEYS = frozenset(
     "index logprobs finish_reason native_finish_reason stop_reason error content_filter_results "
     "content_filter_offsets".split()
 )
-
-
-def unread(node: Mapping[str, Any], known: frozenset[str], path: Path, lane: int = 0) -> list[Piece]:
-    """The texts under keys that a format does not know: providers add such keys, so they are judged, not refused."""
-    if node.keys() <= known:
-        return []
-    others = {key: value for key, value in node.items() if key not in known}
-    return opaque_leaves(others, path, Stage.OUTPUT, lane)
 
 
 def without_unread(node: dict[str, Any], known: frozenset[str]) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 from guardrail.types import Stage
 from guardrail.wire.documents import Path
 from guardrail.wire.formats import argument_leaves, marked_stage, opaque_leaves, require_text, unknown
+from guardrail.wire.leftovers import leftovers
 from guardrail.wire.pieces import Form, Piece, Unscanned
 
-__all__ = ["TOOL_USE", "answer_form", "answer_schema", "block_pieces", "content_pieces"]
+__all__ = ["TOOL_USE", "answer_form", "answer_schema", "block_pieces", "content_pieces", "whole_block"]
 
 TOOL_USE = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
 _RESULTS = frozenset(
@@ -26,6 +27,11 @@ _RESULTS = frozenset(
     }
 )
 _NOT_SCANNED = frozenset({"image", "container_upload", "audio", "video"})
+_OWNED = {  # encrypted, or tools as their owner described them
+    "redacted_thinking": ("data",),
+    "mcp_tool_listing": ("tools",),
+    "tool_addition": ("tool", "tools"),
+}
 _NO_TEXT = frozenset(
     {"redacted_thinking", "fallback", "tool_reference", "mcp_tool_listing", "tool_addition", "tool_removal"}
 )
@@ -79,6 +85,20 @@ def block_pieces(block: Any, path: Path, stage: Stage) -> tuple[list[Piece], lis
     if kind in _NO_TEXT or not opaque_leaves({k: v for k, v in block.items() if k != "type"}, path, stage):
         return [], []
     raise unknown("The content block type", kind)
+
+
+def whole_block(block: Any, path: Path) -> tuple[list[Piece], list[Unscanned]]:
+    """`block_pieces` of a block that a model wrote, and the texts under keys that the format does not know.
+
+    Raises:
+        UnsupportedPath: see `block_pieces`.
+    """
+    pieces, notes = block_pieces(block, path, Stage.OUTPUT)
+    if not isinstance(block, dict):
+        return pieces, notes
+    read = {*(piece.path for piece in pieces), *(note.path for note in notes)}
+    read |= {(*path, key) for key in _OWNED.get(str(block.get("type")), ())}
+    return pieces + leftovers(block, read, path), notes
 
 
 def content_pieces(value: Any, path: Path, stage: Stage, remove: Path = ()) -> tuple[list[Piece], list[Unscanned]]:

@@ -9,12 +9,19 @@ from typing import Any
 from guardrail.types import Stage
 from guardrail.wire import documents
 from guardrail.wire.formats import opaque_leaves, unknown
-from guardrail.wire.message_blocks import TOOL_USE, answer_form, answer_schema, block_pieces
+from guardrail.wire.leftovers import Once, leftovers
+from guardrail.wire.message_blocks import TOOL_USE, answer_form, answer_schema, whole_block
 from guardrail.wire.pieces import Event, Form, Part, Piece
 
-__all__ = ["MessageEvents"]
+__all__ = ["MESSAGE_KEYS", "MessageEvents"]
 
-_PASSED = frozenset({"message_delta", "message_stop", "ping", "error"})
+MESSAGE_KEYS = frozenset(
+    "id type role model content stop_reason stop_sequence usage container context_management".split()
+)
+"""What a message holds; `content` holds its texts."""
+
+_EVENT_KEYS = frozenset({"type", "index", "usage", "context_management"})
+_KNOWN = frozenset({"message_delta", "message_stop", "ping", "error"})
 _DELTA_TEXT = {
     "text_delta": ("text", Form.TEXT, Stage.OUTPUT),
     "thinking_delta": ("thinking", Form.OPAQUE, Stage.OUTPUT),
@@ -41,26 +48,44 @@ class MessageEvents:
         self._spoken = False
         self._usage: dict[str, Any] = {"output_tokens": 0}
         self._ended = False
+        self._once = Once()  # texts under unknown keys
 
     def split(self, event: Event) -> Iterator[Part]:
         """One part per event."""
+        part = self._read(event)
+        if isinstance(event.data, dict) and event.data.get("type") != "error":  # client libraries raise what it holds
+            part.pieces += self._once.new(self._beside(event.data, part))
+        yield part
+
+    def _read(self, event: Event) -> Part:
+        """The event with the texts that are known."""
         data = event.data
         kind = data.get("type") if isinstance(data, dict) else None
         if kind == "content_block_start":
-            yield self._start(event)
-        elif kind == "content_block_delta":
-            yield self._delta(event)
-        elif kind == "content_block_stop":
-            yield Part(event, ends=(int(data["index"]),))
-        elif kind == "message_start":
+            return self._start(event)
+        if kind == "content_block_delta":
+            return self._delta(event)
+        if kind == "content_block_stop":
+            return Part(event, ends=(int(data["index"]),))
+        if kind == "message_start":
             blocks = data["message"].get("content") or []
-            yield self._complete(event, [(block, ("message", "content", n)) for n, block in enumerate(blocks)])
-        elif kind in _PASSED:
-            yield Part(event)
-        elif opaque_leaves(data, (), Stage.OUTPUT):
+            return self._complete(event, [(block, ("message", "content", n)) for n, block in enumerate(blocks)])
+        if kind not in _KNOWN and opaque_leaves(data, (), Stage.OUTPUT):
             raise unknown("The stream event", kind)
-        else:
-            yield Part(event)
+        return Part(event)
+
+    @staticmethod
+    def _beside(data: dict[str, Any], part: Part) -> list[Piece]:
+        """The texts under keys that nobody knows: of the event, its block, its delta, its message."""
+        read: set[documents.Path] = {("message",), *(piece.path for piece in part.pieces)}
+        block, delta = data.get("content_block"), data.get("delta")
+        if isinstance(block, dict):  # a block that came whole was read whole
+            key = "thinking" if block.get("type") == "thinking" else "text"
+            read.add(("content_block",) if part.channel is None else ("content_block", key))
+        if isinstance(delta, dict) and part.channel is not None:
+            read.add(("delta", _DELTA_TEXT[str(delta.get("type"))][0]))
+        found = leftovers(data, read, skip=_EVENT_KEYS)
+        return found + leftovers(data.get("message"), (), ("message",), skip=MESSAGE_KEYS)
 
     def _start(self, event: Event) -> Part:
         index, block = int(event.data["index"]), event.data["content_block"]
@@ -95,7 +120,7 @@ class MessageEvents:
     @staticmethod
     def _complete(event: Event, blocks: list[tuple[Any, documents.Path]]) -> Part:
         """An event with blocks that came whole."""
-        found = [block_pieces(block, path, Stage.OUTPUT) for block, path in blocks]
+        found = [whole_block(block, path) for block, path in blocks]
         return Part(
             event,
             pieces=tuple(piece for pieces, _ in found for piece in pieces),
@@ -114,6 +139,7 @@ class MessageEvents:
 
     def with_piece(self, event: Event, piece: Piece, text: str) -> Event:
         """The event with another text at the piece's place."""
+        self._once.forget()
         data = copy.deepcopy(event.data)
         documents.put(data, piece.path, text)
         return Event(data, event.name)

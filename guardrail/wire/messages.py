@@ -9,9 +9,10 @@ from typing import Any
 from guardrail.errors import ModerationError
 from guardrail.types import Stage
 from guardrail.wire.documents import Path
-from guardrail.wire.formats import marked_stage, require_text, role_named, unknown
-from guardrail.wire.message_blocks import answer_form, answer_schema, block_pieces, content_pieces
-from guardrail.wire.message_events import MessageEvents
+from guardrail.wire.formats import marked_stage, require_text, role_named, unknown, without_unread
+from guardrail.wire.leftovers import leftovers
+from guardrail.wire.message_blocks import answer_form, answer_schema, content_pieces, whole_block
+from guardrail.wire.message_events import MESSAGE_KEYS, MessageEvents
 from guardrail.wire.pieces import Event, Form, Piece, Role, Turn, Unscanned
 
 __all__ = ["Messages"]
@@ -46,15 +47,21 @@ class Messages:
         pieces: list[Piece] = []
         unscanned: list[Unscanned] = []
         for index, block in enumerate(content):
-            found, others = block_pieces(block, ("content", index), Stage.OUTPUT)
+            found, others = whole_block(block, ("content", index))
             unscanned += others
             for piece in found:
                 is_answer = form is Form.JSON and piece.path == ("content", index, "text")
                 pieces.append(replace(piece, form=form, schema=schema) if is_answer else piece)
-        return pieces, unscanned
+        return pieces + leftovers(document, (), skip=MESSAGE_KEYS), unscanned
+
+    def tidy(self, document: dict[str, Any]) -> bool:
+        """Messages have no log-probabilities."""
+        return False
 
     def forget(self, document: dict[str, Any], piece: Piece) -> None:
         """Citations of an altered text quote what is no longer said; an altered thinking block has no valid signature."""
+        if piece.path[0] != "content":
+            return
         block = document["content"][piece.path[1]]
         if block.get("citations"):
             block["citations"] = None
@@ -62,6 +69,7 @@ class Messages:
     def refuse(self, document: dict[str, Any], lane: int, text: str, request: Mapping[str, Any]) -> None:
         """One text block, `stop_reason` refusal; usage stays."""
         document["content"] = [{"type": "text", "text": text, "citations": None}]
+        without_unread(document, MESSAGE_KEYS)
         document["stop_reason"] = "refusal"
         document["stop_sequence"] = None
 

@@ -14,15 +14,17 @@ from typing import Any
 from guardrail.types import Stage
 from guardrail.wire import documents
 from guardrail.wire.formats import now, opaque_leaves, unknown
+from guardrail.wire.leftovers import Once
 from guardrail.wire.pieces import Event, Form, Part, Piece
+from guardrail.wire.response_extras import ITEM_EVENTS, NO_TEXT, PART_EVENTS, WHOLE_RESPONSE, beside, tidy
 from guardrail.wire.response_items import (
     answer_form,
     answer_schema,
     forget_part,
-    item_pieces,
     output_pieces,
-    part_pieces,
     refusal_item,
+    whole_item,
+    whole_part,
 )
 
 __all__ = ["ResponseEvents"]
@@ -45,18 +47,7 @@ _TOOL_TEXT = {
     "custom_tool_call": "input",
     "code_interpreter_call": "code",
 }
-_WHOLE_RESPONSE = frozenset(
-    f"response.{kind}"
-    for kind in ("created", "in_progress", "queued", "completed", "incomplete", "failed", "cancelled")
-)
-_PASSED = frozenset({"error", "response.audio.done", "keepalive"})
-_NOT_TEXT = {"response.audio.delta": "audio", "response.image_generation_call.partial_image": "image_generation_call"}
-_PART_EVENTS = {
-    "response.content_part.added": "content",
-    "response.content_part.done": "content",
-    "response.reasoning_summary_part.added": "summary",
-    "response.reasoning_summary_part.done": "summary",
-}
+_PASSED = frozenset({"error", "response.audio.done", "keepalive"})  # client libraries raise what an error holds
 
 
 class ResponseEvents:
@@ -78,28 +69,35 @@ class ResponseEvents:
         self._said = ""
         self._last = -1
         self._ended = False
+        self._once = Once()  # texts under unknown keys
 
     def split(self, event: Event) -> Iterator[Part]:
         """One part per event."""
+        part = self._read(tidy(event))
+        if isinstance(event.data, dict) and event.data.get("type") not in _PASSED:
+            part.pieces += self._once.new(beside(part.event.data, part))
+        yield part
+
+    def _read(self, event: Event) -> Part:
+        """The event with the texts that are known."""
         data = event.data
         kind = str(data.get("type")) if isinstance(data, dict) else ""
         stem, _, verb = kind.removeprefix("response.").rpartition(".")
         if stem in _TEXTS and verb in ("delta", "done"):
-            yield self._text(event, stem, verb)
-        elif kind in ("response.output_item.added", "response.output_item.done"):
-            yield self._item(event, kind)
-        elif kind in _PART_EVENTS:
-            yield self._content_part(event, kind)
-        elif kind in _WHOLE_RESPONSE:
-            yield self._whole(event, kind)
-        elif kind == "response.output_text.annotation.added":
-            yield Part(event, pieces=tuple(opaque_leaves(data.get("annotation"), ("annotation",), Stage.RETRIEVED)))
-        elif kind in _NOT_TEXT:
-            yield Part(event, unscanned=(_NOT_TEXT[kind],))
-        elif kind in _PASSED or not opaque_leaves(data, (), Stage.OUTPUT):
-            yield Part(event)
-        else:
+            return self._text(event, stem, verb)
+        if kind in ITEM_EVENTS:
+            return self._item(event, kind)
+        if kind in PART_EVENTS:
+            return self._content_part(event, kind)
+        if kind in WHOLE_RESPONSE:
+            return self._whole(event, kind)
+        if kind == "response.output_text.annotation.added":
+            return Part(event, pieces=tuple(opaque_leaves(data.get("annotation"), ("annotation",), Stage.RETRIEVED)))
+        if kind in NO_TEXT:
+            return Part(event, unscanned=(NO_TEXT[kind],))
+        if kind not in _PASSED and opaque_leaves(data, (), Stage.OUTPUT):
             raise unknown("The stream event", kind or data)
+        return Part(event)
 
     def _text(self, event: Event, stem: str, verb: str) -> Part:
         key, steps, form, stage = _TEXTS[stem]
@@ -124,7 +122,7 @@ class ResponseEvents:
             form = Form.ARGUMENTS if own == "arguments" else Form.OPAQUE
             return Part(event, channel=path, form=form, stage=Stage.TOOL_CALL, gated=True)
         ends = tuple(path for path in self._channels if path[0] == index) if kind.endswith(".done") else ()
-        pieces, notes = item_pieces(item, ("item",), Stage.OUTPUT)
+        pieces, notes = whole_item(item, ("item",))
         if item.get("type") == "message" and self._form is Form.JSON:
             pieces = [replace(piece, form=Form.JSON) if piece.path[-1] == "text" else piece for piece in pieces]
         return Part(
@@ -136,7 +134,7 @@ class ResponseEvents:
 
     def _content_part(self, event: Event, kind: str) -> Part:
         data = event.data
-        where = _PART_EVENTS[kind]
+        where = PART_EVENTS[kind]
         path = (data.get("output_index", 0), where, data.get(f"{where}_index", 0))
         part = data.get("part") or {}
         key = "refusal" if part.get("type") == "refusal" else "text"
@@ -147,7 +145,7 @@ class ResponseEvents:
         ends = ((*path, key),) if kind.endswith(".done") else ()
         if not opaque_leaves(part, (), Stage.OUTPUT):
             return Part(event, ends=ends)
-        pieces, notes = part_pieces(part, ("part",), Stage.OUTPUT)
+        pieces, notes = whole_part(part, ("part",))
         forms = {"output_text": self._form, "text": self._form, "summary_text": Form.OPAQUE}
         return Part(
             event,
@@ -183,6 +181,7 @@ class ResponseEvents:
 
     def with_piece(self, event: Event, piece: Piece, text: str) -> Event:
         """The event with another text at the piece's place, its log-probabilities and annotations dropped."""
+        self._once.forget()
         data = copy.deepcopy(event.data)
         documents.put(data, piece.path, text)
         holder = documents.get(data, piece.path[:-1])
@@ -206,7 +205,7 @@ class ResponseEvents:
 
     def _track(self, data: dict[str, Any], kind: str) -> None:
         index = data.get("output_index", 0)
-        if kind in _WHOLE_RESPONSE:
+        if kind in WHOLE_RESPONSE:
             self._response = data.get("response") or {}
             self._ended = kind not in ("response.created", "response.in_progress", "response.queued")
         elif kind == "response.output_item.added":

@@ -9,6 +9,7 @@ from typing import Any
 from guardrail.types import Stage
 from guardrail.wire.documents import Path
 from guardrail.wire.formats import argument_leaves, marked_stage, opaque_leaves, require_text, role_named, unknown
+from guardrail.wire.leftovers import leftovers, spells
 from guardrail.wire.pieces import Form, Piece, Role, Unscanned
 
 __all__ = [
@@ -20,6 +21,10 @@ __all__ = [
     "output_pieces",
     "part_pieces",
     "refusal_item",
+    "tidy_parts",
+    "untold_parts",
+    "whole_item",
+    "whole_part",
 ]
 
 _TEXT_PARTS = {
@@ -63,6 +68,14 @@ _NO_TEXT = frozenset(  # references, encrypted state, and tools as their owner d
         "computer_call_output",
     }
 )
+_UNREAD = {  # bytes, and tools as their owner described them
+    "image_generation_call": ("result",),
+    "output_audio": ("data",),
+    "computer_call_output": ("output",),
+    "mcp_list_tools": ("tools",),
+    "tool_search_output": ("tools",),
+    "additional_tools": ("tools",),
+}
 _OUTPUTS = frozenset({"function_call_output", "custom_tool_call_output"})
 _KEYS_OF_CALL = frozenset({"id", "call_id", "type", "status"})
 
@@ -127,6 +140,38 @@ def item_pieces(item: Any, path: Path, stage: Stage) -> tuple[list[Piece], list[
     if opaque_leaves(item, path, stage):
         raise unknown("The item type", kind)
     return [], []
+
+
+def whole_item(item: Any, path: Path) -> tuple[list[Piece], list[Unscanned]]:
+    """`item_pieces` of an item of an answer, and the texts under keys that the format does not know.
+
+    Raises:
+        UnsupportedPath: see `item_pieces`.
+    """
+    pieces, notes = item_pieces(item, path, Stage.OUTPUT)
+    return pieces + _left(item, path, pieces), notes
+
+
+def whole_part(part: Any, path: Path) -> tuple[list[Piece], list[Unscanned]]:
+    """`part_pieces` of a part of an answer, and the texts under keys that the format does not know.
+
+    Raises:
+        UnsupportedPath: see `part_pieces`.
+    """
+    pieces, notes = part_pieces(part, path, Stage.OUTPUT)
+    return pieces + _left(part, path, pieces), notes
+
+
+def _left(node: dict[str, Any], path: Path, pieces: list[Piece]) -> list[Piece]:
+    content = node.get("content")
+    inner = [
+        ((*path, "content", index), part) for index, part in enumerate(content if isinstance(content, list) else ())
+    ]
+    read = {piece.path for piece in pieces}
+    for at, one in ((path, node), *inner):
+        kind = one.get("type") if isinstance(one, dict) else None
+        read |= {(*at, key) for key in _UNREAD.get(str(kind), ())}
+    return leftovers(node, read, path)
 
 
 def _content(value: Any, path: Path, stage: Stage, remove: Path) -> tuple[list[Piece], list[Unscanned]]:
@@ -200,7 +245,7 @@ def output_pieces(output: list[Any], path: Path, request: Mapping[str, Any]) -> 
     pieces: list[Piece] = []
     unscanned: list[Unscanned] = []
     for index, item in enumerate(output):
-        found, others = item_pieces(item, (*path, index), Stage.OUTPUT)
+        found, others = whole_item(item, (*path, index))
         unscanned += others
         for piece in found:
             is_answer = item.get("type") == "message" and piece.path[-1] == "text" and form is Form.JSON
@@ -213,6 +258,25 @@ def forget_part(part: dict[str, Any]) -> None:
     for key in ("logprobs", "annotations"):
         if part.get(key):
             part[key] = []
+
+
+def untold_parts(output: Any) -> list[dict[str, Any]]:
+    """The parts of items whose log-probabilities spell another text than their own."""
+    return [
+        part
+        for item in output or ()
+        if isinstance(item, dict) and isinstance(item.get("content"), list)
+        for part in item["content"]
+        if isinstance(part, dict) and not spells(part.get("logprobs"), str(part.get("text") or ""))
+    ]
+
+
+def tidy_parts(output: Any) -> bool:
+    """Take such log-probabilities out of items; return whether there were any."""
+    found = untold_parts(output)
+    for part in found:
+        part["logprobs"] = []
+    return bool(found)
 
 
 def refusal_item(item_id: str, text: str, request: Mapping[str, Any]) -> dict[str, Any]:

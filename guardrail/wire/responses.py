@@ -8,10 +8,19 @@ from typing import Any
 from guardrail.errors import ModerationError
 from guardrail.types import Stage
 from guardrail.wire.documents import string_leaves
-from guardrail.wire.formats import now, unknown
+from guardrail.wire.formats import now, unknown, without_unread
+from guardrail.wire.leftovers import leftovers
 from guardrail.wire.pieces import Event, Piece, Role, Turn, Unscanned
 from guardrail.wire.response_events import ResponseEvents
-from guardrail.wire.response_items import forget_part, item_pieces, item_role, output_pieces, refusal_item
+from guardrail.wire.response_extras import RESPONSE_KEYS
+from guardrail.wire.response_items import (
+    forget_part,
+    item_pieces,
+    item_role,
+    output_pieces,
+    refusal_item,
+    tidy_parts,
+)
 
 __all__ = ["Responses"]
 
@@ -64,7 +73,12 @@ class Responses:
         pieces, unscanned = output_pieces(output, ("output",), asked)
         if isinstance(document.get("output_text"), str):  # some servers repeat the text of the items here
             pieces.append(Piece(("output_text",), document["output_text"], Stage.OUTPUT))
-        return pieces, unscanned
+        read = {("output_text",), *(piece.path for piece in pieces)}
+        return pieces + leftovers(document, read, skip=RESPONSE_KEYS), unscanned
+
+    def tidy(self, document: dict[str, Any]) -> bool:
+        """Those of a text part go."""
+        return tidy_parts(document.get("output"))
 
     def forget(self, document: dict[str, Any], piece: Piece) -> None:
         """Log-probabilities spell the old text out; annotations point into it."""
@@ -77,6 +91,7 @@ class Responses:
     def refuse(self, document: dict[str, Any], lane: int, text: str, request: Mapping[str, Any]) -> None:
         """One message item, `incomplete` because of the content filter; usage stays."""
         document["output"] = [refusal_item(f"msg_{document.get('id') or 'guardrail'}", text, request)]
+        without_unread(document, RESPONSE_KEYS | {"output_text"})
         document["status"] = "incomplete"
         document["incomplete_details"] = {"reason": "content_filter"}
         if isinstance(document.get("output_text"), str):

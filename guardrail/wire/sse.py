@@ -22,6 +22,9 @@ KEEP_ALIVE = b":\n\n"
 MAX_EVENT_CHARS = 32_000_000
 """Longest single event in characters; an endless line would otherwise fill the memory."""
 
+_NAME = re.compile(r"[\w.:/-]{1,100}", re.ASCII)
+"""What an event may be called; words are a text that nobody judged."""
+
 _LINE_END = re.compile(r"\r\n|\n|\r")
 
 
@@ -104,10 +107,10 @@ class SSEDecoder:
             value = value.removeprefix(" ")
             if key == "data":
                 data.append(value)
-            elif key == "event":
+            elif key == "event" and _NAME.fullmatch(value):
                 name = value
             else:
-                plain, stray = False, stray or key not in ("", "id", "retry")
+                plain, stray = False, stray or key not in ("", "id", "retry", "event")
         raw = "".join(self._raw).encode() if plain and data else None
         frame = Frame("\n".join(data) if data else None, name, raw, stray, not self._lines)
         self._lines, self._raw, self._size = [], [], 0

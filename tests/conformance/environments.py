@@ -32,8 +32,14 @@ from rows import ROWS, rows_of  # noqa: E402
 ROOT = HERE.parent.parent
 RESULTS = HERE / "results.json"
 FOLDER = ROOT / ".venvs"
-OPENAI = ("test_openai_ways.py", "test_openai_details.py", "test_openai_client.py", "test_bad_upstreams.py")
-ANTHROPIC = ("test_anthropic.py",)
+OPENAI = (
+    "test_openai_ways.py",
+    "test_openai_details.py",
+    "test_openai_client.py",
+    "test_bad_upstreams.py",
+    "test_adversary_openai.py",
+)
+ANTHROPIC = ("test_anthropic.py", "test_adversary_anthropic.py")
 
 
 @dataclass(frozen=True, slots=True)
