@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from sqlalchemy import Connection
 from guardrail.audit.query import MAX_PAGE, Filters, StoredDecision, find, read_many
 from guardrail.errors import MissingDependencyError
 
-__all__ = ["decisions_of", "whole", "write_parquet"]
+__all__ = ["decisions_of", "whole", "without_nan", "write_parquet"]
 
 Advance = Callable[[int], object]
 
@@ -91,14 +93,21 @@ def _cell(value: Any) -> Any:
         return value.encode("utf-8", "replace").decode("utf-8")  # Parquet's strings are UTF-8: no lone surrogates
     if value is None or isinstance(value, bool | int | float) or hasattr(value, "isoformat"):
         return value
-    return json.dumps(value, default=_plain, sort_keys=True)
+    return json.dumps(without_nan(value), sort_keys=True, allow_nan=False)
 
 
-def _plain(value: Any) -> Any:
-    slots = getattr(type(value), "__dataclass_fields__", None)
-    if slots is not None:
-        return {name: getattr(value, name) for name in slots}
-    return dict(value)
+def without_nan(value: Any) -> Any:
+    """Return a value as JSON has it: dataclasses and mappings as dicts, and null for NaN, which JSON does not have and as
+    which an unknown number of a reason is read."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: without_nan(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return value
 
 
 def _batches(found: Iterator[StoredDecision], size: int = 2000) -> Iterator[list[StoredDecision]]:

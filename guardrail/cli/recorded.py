@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from guardrail.audit.export import without_nan
 from guardrail.cli.render import printable, quoted
 from guardrail.types import Reason, State
 
@@ -45,24 +45,9 @@ def as_json(decision: StoredDecision, *, whole: bool = True) -> dict[str, Any]:
     shape: dict[str, Any] = {
         field.name: getattr(decision, field.name) for field in fields(decision) if field.name not in left_out
     }
-    shape["reasons"] = [_flat(reason) for reason in decision.reasons]
-    if whole:
-        shape["rewrite"] = None if decision.rewrite is None else _flat(decision.rewrite)
-        shape["candidates"] = [_flat(candidate) for candidate in decision.candidates]
+    for name in {"reasons", "rewrite", "candidates"} - left_out:
+        shape[name] = without_nan(shape[name])
     return shape
-
-
-def _flat(value: Reason | StoredCandidate) -> dict[str, Any]:
-    return {field.name: _finite(getattr(value, field.name)) for field in fields(value)}
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN, which is what an unknown number of a reason is read as."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    return value
 
 
 # -------------------------------------------------------------------------------------------------------- for people

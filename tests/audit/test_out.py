@@ -17,7 +17,7 @@ from guardrail.audit.stats import PLOTS, collect, plot
 from guardrail.audit.store import AuditStore, open_store
 from guardrail.cli.app import app
 from guardrail.policy import Policy
-from guardrail.types import Decision
+from guardrail.types import Action, Decision, Reason, Stage
 
 Make = Callable[..., Decision]
 
@@ -73,6 +73,19 @@ def test_parquet_holds_every_decision(filled: AuditStore, tmp_path: Path) -> Non
     assert json.loads(rows["r1"]["reasons"])[0]["rule"] == "harassment"
     assert len(json.loads(rows["r1"]["candidates"])) == 2
     assert rows["odd"]["source_text"] == "\x00 ?"
+
+
+def test_what_is_no_number_is_null_in_parquet(store: AuditStore, policy: Policy, decide: Make, tmp_path: Path) -> None:
+    broken = Reason(
+        "violence", Stage.OUTPUT, Action.FLAG, float("nan"), 0.5, {"x": float("nan")}, error="out of memory"
+    )
+    store.record([decide(id="broken", reasons=(broken,))], policy=policy, community="gamers")
+    with store.engine.connect() as connection:
+        write_parquet(decisions_of(connection, Filters()), tmp_path / "all.parquet")
+    (row,) = pq.read_table(tmp_path / "all.parquet").to_pylist()
+    assert "NaN" not in row["reasons"]
+    (reason,) = json.loads(row["reasons"])
+    assert (reason["risk"], reason["contributions"], reason["error"]) == (None, {"x": None}, "out of memory")
 
 
 @pytest.fixture
