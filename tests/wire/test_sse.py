@@ -79,3 +79,10 @@ def test_what_is_written_can_be_read() -> None:
         assert frame.name == "name"
         assert json.loads(frame.data or "") == data
     assert encode("[DONE]") == b"data: [DONE]\n\n"
+
+
+def test_an_event_s_name_is_one_word() -> None:
+    (named,) = SSEDecoder().feed(b"event: response.output_text.delta\ndata: {}\n\n")
+    assert (named.name, named.raw) == ("response.output_text.delta", b"event: response.output_text.delta\ndata: {}\n\n")
+    (worded,) = SSEDecoder().feed(b"event: words that nobody judged\ndata: {}\n\n")
+    assert (worded.name, worded.raw, worded.data) == (None, None, "{}")
