@@ -8,8 +8,9 @@ After T-FREE (Deiseroth et al., EMNLP 2024, section 3): every word, with a space
 trigrams, and each trigram falls into `HASHES` of `BUCKETS` buckets by independent hashes, most of them blind to case.
 A text is the set of its buckets, scaled to unit length. A misspelling changes a few trigrams, not the word.
 
-Reads nothing but letters: no encoder, no context. A head is trained with `guardrail heads trihash`. None is shipped: on
-the project's own hard texts it was no better than the linear head, misspelt or not (docs/classifiers.md).
+Reads nothing but letters: no encoder, no context. A head is trained with `guardrail heads trihash`. On the project's own
+hard texts one was no better than a linear head, misspelt or not (docs/classifiers.md); beside the tuned network it is of
+use, because they err on different texts: the policy `general` weighs one on the wording of requests.
 """
 
 from __future__ import annotations

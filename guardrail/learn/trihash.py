@@ -29,10 +29,13 @@ def features(texts: Sequence[str]) -> Any:
     return csr_matrix((values, np.concatenate(rows), ends), shape=(len(rows), BUCKETS))
 
 
-def train_trihash(name: str, rows: Sequence[LabelledText], seed: int = 0) -> tuple[TrihashHead, float | None]:
+def train_trihash(
+    name: str, rows: Sequence[LabelledText], seed: int = 0, strength: float = STRENGTH
+) -> tuple[TrihashHead, float | None]:
     """Train the head `name` on the rows that know it, and return it with its AUROC on the calibration rows.
 
-    Rows of the split dev calibrate; without any, a fifth of the training rows does.
+    Rows of the split dev calibrate; without any, a fifth of the training rows does. `strength` is the inverse of the
+    penalty (`C` of scikit-learn's logistic regression): the more texts, the more it may be.
 
     Raises:
         DataError: fewer than 20 rows of a class for training or calibration.
@@ -54,7 +57,7 @@ def train_trihash(name: str, rows: Sequence[LabelledText], seed: int = 0) -> tup
                 f"{counts[0]} and {counts[1]}"
             )
     texts = np.array([row.text for row in rows], dtype=object)
-    model = LogisticRegression(C=STRENGTH, max_iter=300, class_weight="balanced")
+    model = LogisticRegression(C=strength, max_iter=600, class_weight="balanced")
     model.fit(features(texts[train]), y[train] > 0.5)
     logits = np.asarray(features(texts[aside]) @ model.coef_[0] + model.intercept_[0])
     truth = (y[aside] > 0.5).astype(np.float64)

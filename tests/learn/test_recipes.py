@@ -14,11 +14,13 @@ import pytest
 import torch
 
 from guardrail.classifiers.linear import make_head
+from guardrail.classifiers.trihash import read_trihash
 from guardrail.classifiers.tuned import load_tuned
 from guardrail.encoder import Encoder, load_encoder
 from guardrail.errors import CheckpointError
-from guardrail.evaluate.data import LabelledText
+from guardrail.evaluate.data import LabelledText, read_labelled
 from guardrail.learn.dataset import Dataset
+from guardrail.policy import shipped_policies
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -120,3 +122,24 @@ def test_fresh_texts_are_learned_whole_and_the_rest_is_replayed(recipe: ModuleTy
     assert len({row.text for row in chosen}) == len(chosen)
     assert chosen == recipe.focused(rows, 40, seed=1)
     assert len(recipe.focused(rows, 10_000, seed=1)) == 300 + recipe.OWN_EACH + recipe.EACH["coconot"] + 600
+
+
+@pytest.mark.parametrize("recipe", ["heads_wording"], indirect=True)
+def test_the_shipped_wording_head_ranks_the_projects_held_aside_requests(recipe: ModuleType) -> None:
+    head = read_trihash(shipped_policies() / "heads" / f"{recipe.NAME}.safetensors")
+    rows = [row for row in read_labelled(ROOT / "training" / "heads" / "illicit_requests.jsonl") if row.split == "test"]
+    found = recipe.figures(head, rows)
+    assert found["rows"] == len(rows) > 150
+    assert found["auroc"]["low"] > 0.6  # look-alikes in the very words of harm
+    assert found["auroc"]["value"] == pytest.approx(found["illicit_requests"])  # one source alone
+
+
+@pytest.mark.parametrize("recipe", ["heads_refit"], indirect=True)
+def test_requests_and_everyday_texts_are_drawn_to_their_own_limits(recipe: ModuleType) -> None:
+    rows = [LabelledText(f"{source} {y} {n}", {recipe.LABEL: float(y)}, source, "train")
+            for source in (recipe.REQUESTS[0], recipe.EVERYDAY[0], "forum") for y in (0, 1) for n in range(30)]  # fmt: skip
+    counts = Counter((row.source, row.labels[recipe.LABEL]) for row in recipe.drawn(rows, "train", {"train": (20, 7)}))
+    assert counts == {(recipe.REQUESTS[0], y): 20 for y in (0.0, 1.0)} | {
+        (recipe.EVERYDAY[0], y): 7 for y in (0.0, 1.0)
+    }
+    assert recipe.drawn(rows, "dev") == []

@@ -15,7 +15,7 @@ import argparse
 import json
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,12 +50,13 @@ EVERYDAY = (
     "goemotions",
     "own-jailbreak",
 )
-MOST = {"train": (500, 150), "dev": (150, 40)}  # of a source and side: requests, everyday text
+Most = Mapping[str, tuple[int, int]]
+MOST: Most = {"train": (500, 150), "dev": (150, 40)}  # of a source and side: requests, everyday text
 RIDGES = (3e-4, 1e-3, 3e-3, 1e-2)
 
 
-def drawn(rows: Sequence[LabelledText], split: str) -> list[LabelledText]:
-    """The rows of one split that are learned from, a fixed draw."""
+def drawn(rows: Sequence[LabelledText], split: str, most: Most = MOST) -> list[LabelledText]:
+    """The rows of one split that are learned from, a fixed draw: requests and everyday text, at most so many of each."""
     strata: dict[tuple[str, bool], list[LabelledText]] = defaultdict(list)
     for row in rows:
         if row.split == split and LABEL in row.labels and row.source in (*REQUESTS, *EVERYDAY):
@@ -63,7 +64,7 @@ def drawn(rows: Sequence[LabelledText], split: str) -> list[LabelledText]:
     kept: list[LabelledText] = []
     for (source, _), members in sorted(strata.items()):
         random.Random(0).shuffle(members)
-        kept.extend(members[: MOST[split][source not in REQUESTS]])
+        kept.extend(members[: most[split][source not in REQUESTS]])
     return kept
 
 
