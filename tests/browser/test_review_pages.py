@@ -209,7 +209,8 @@ def test_long_names_fit_a_phone_too(site: Any, visit: Visit) -> None:
     name = "somebody.with.a.long.name@a-company-with-a-long-name.example"
     with People(site.desk.store).change() as change:
         key = accounts.add_user(change.connection, site.desk.passwords, name, "correct horse battery")
-        accounts.set_role(change.connection, key, "parents-of-small-children-in-all-countries", Role.LEAD)
+        for community in ("gamers", "parents-of-small-children-in-all-countries"):
+            accounts.set_role(change.connection, key, community, Role.LEAD)
     phone = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
     for who, path in (("root", "/people"), (name, "/me"), (name, "/"), ("root", "/roles?community=gamers")):
         page = visit(who, path, **phone)
@@ -232,6 +233,7 @@ def test_a_draft_of_a_megabyte_can_be_worked_with(site: Any, visit: Visit) -> No
     page.get_by_role("link", name="The whole text").first.click()
     expect(page.locator("mark")).to_have_text("idiot!")
     page.keyboard.press("q")
+    expect(page.get_by_role("button", name="Uphold")).to_be_visible()
     page.keyboard.press("u")
     assert settled(site, key) == "uphold"
 
