@@ -10,6 +10,8 @@ durable commit per `--batch` decisions): no conversion, no hashing, no chain. Ag
 `sealed` and `sealed_single` are `batches` and `single` with encryption at rest, by a second store on the same database;
 they stand against `batches` and `single`, in decisions per second and per second of this process's CPU.
 
+`verified` says how long it took to recompute the chain of all that was recorded, in seconds and in seconds of CPU.
+
 Rounds alternate, so that a change of the machine's speed meets both sides. Prints one JSON document.
 
     python benchmarks/audit.py --url sqlite:////var/tmp/bench.sqlite
@@ -131,7 +133,7 @@ class Bench:
 
     def raw(self, made: Sequence[Decision], batch: int) -> float:
         """Seconds to insert the rows of `made`; making the rows is not counted."""
-        rows = [linked(prepare(one, community="raw"), index) for index, one in enumerate(made, self.made)]
+        rows = [linked(prepare(one, community=f"raw-{self.run}"), index) for index, one in enumerate(made, self.made)]
         started = time.perf_counter()
         for group in split(rows, batch):
             insert_raw(self.store.engine, group)
@@ -217,6 +219,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--threads", type=int, default=64)
+    parser.add_argument("--verify", type=int, default=0, help="record up to so many more before the chain is verified")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         url = options.url or f"sqlite:///{Path(directory) / 'audit.sqlite'}"
@@ -226,9 +229,14 @@ def main() -> None:
             for warm in (bench.batches, bench.sealed):  # the policy revision, the compiled statements
                 warm(bench.decisions(options.batch))
             result = measure(bench, options.count, options.rounds)
+            while options.verify > bench.made:
+                bench.batches(bench.decisions(min(5000, options.verify - bench.made)))
+            started, used = time.perf_counter(), time.process_time()
             verified = sealing.verify("benchmark")
+            spent = {"s": time.perf_counter() - started, "cpu_s": time.process_time() - used}
     result |= {"database": store.engine.dialect.name, "batch": options.batch, "threads": options.threads}
     result["verified"] = {"ok": verified.ok, "decisions": verified.decisions}
+    result["verified"] |= {name: round(value, 2) for name, value in spent.items()}
     json.dump(result, sys.stdout, indent=2)
     print()
 
