@@ -22,6 +22,7 @@ from guardrail.clients.ledger import EXTENSION, Ledger, remember
 from guardrail.clients.memory import Memory
 from guardrail.errors import GuardrailError, ModerationError, UnsupportedPath
 from guardrail.wire import documents
+from guardrail.wire.leftovers import leftovers
 from guardrail.wire.pieces import Event
 from guardrail.wire.routes import Route, route
 from guardrail.wire.sse import encode
@@ -210,7 +211,7 @@ class Call:
         if data.lstrip()[:6] in (b"event:", b"data: ") or data.lstrip().startswith(b"data:"):
             return (yield from self._buffered_stream(response, data))
         document = documents.as_mapping(documents.parse(data, "The upstream's answer"), "The upstream's answer")
-        if "error" in document and document["error"] is not None and not _has_answer(document):
+        if document.get("error") is not None and not _has_answer(document) and not leftovers(document, {("error",)}):
             return self._kept(response)
         changed = yield from self.exchange.answer(document)
         remember(self.exchange.ledger, ids=(*_ids(document), *self._header_ids()))

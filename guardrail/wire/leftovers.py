@@ -21,10 +21,11 @@ __all__ = ["Once", "leftovers", "spells"]
 
 # Beside the names and ids of `NOT_TEXT`: numbers of the event, padding, settings, and what is read elsewhere.
 _SETTINGS = frozenset(
-    "event_id response_id sequence_number obfuscation logprobs top_logprobs service_tier stop_sequence effort action "
-    "thought_signature thoughtSignature size quality background output_format agent call_name provider partial_image_b64 "
-    "system_fingerprint usage source_type file_data language operation environment memory_limit tool_id "
-    "tool_name toolset_name mcp_server_name caller_id skill_id version agent_name fallback_credit_token recommended_model".split()
+    "event_id response_id request_id user_id tool_id caller_id skill_id sequence_number obfuscation logprobs top_logprobs "
+    "service_tier stop_sequence effort action size quality background output_format agent agent_name call_name tool_name "
+    "toolset_name mcp_server_name provider system_fingerprint usage source_type file_data language operation environment "
+    "memory_limit version partial_image_b64 thought_signature thoughtSignature fallback_credit_token "
+    "recommended_model".split()
 )
 # Values that nobody reads as words, whatever characters are in them: encrypted, encoded, or a date in words.
 _OPAQUE = frozenset(

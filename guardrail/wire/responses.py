@@ -66,7 +66,7 @@ class Responses:
         """The texts of every output item."""
         output = document.get("output")
         if output is None and document.get("error") is not None:
-            return [], []
+            return leftovers(document, (), skip=RESPONSE_KEYS), []
         if not isinstance(output, list):
             raise ModerationError("The upstream's answer has no list `output`, so it could not be judged.")
         asked = request if request.get("text") else document  # a response fetched later says itself what was asked for
@@ -78,7 +78,7 @@ class Responses:
 
     def tidy(self, document: dict[str, Any]) -> bool:
         """Those of a text part go."""
-        return tidy_parts(document.get("output"))
+        return tidy_parts(document.get("output"))  # none where the upstream failed
 
     def forget(self, document: dict[str, Any], piece: Piece) -> None:
         """Log-probabilities spell the old text out; annotations point into it."""

@@ -444,6 +444,7 @@ WHOLE: dict[str, dict[str, Json]] = {
             }
         ),
         "log_probabilities": completion(message={}, logprobs=logprobs(SENTENCE)),
+        "beside_an_error": {"error": {"message": "no"}, "aside": SENTENCE},
     },
     "responses": {
         "another_key": response({**ITEM, "content": [part(FINE, aside=SENTENCE)]}),
@@ -452,6 +453,10 @@ WHOLE: dict[str, dict[str, Json]] = {
         ),
         "over_two_parts": response({**ITEM, "content": [part("You zor"), part("gle frumpish.")]}),
         "the_prompt_of_a_picture": response(PICTURE),
+        "beside_an_error": {
+            **response(error={"code": "server_error", "message": "no"}, aside=SENTENCE),
+            "output": None,
+        },
         "log_probabilities": response({**ITEM, "content": [part(FINE, logprobs=logprobs(SENTENCE)["content"])]}),
     },
     "messages": {
