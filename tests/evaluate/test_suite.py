@@ -136,3 +136,26 @@ def test_the_command_writes_cards_and_one_object(tmp_path: Path) -> None:
     unknown = CLI.invoke(app, [*arguments, "--head", "insul"])
     assert unknown.exit_code == 2
     assert "Did you mean 'insult'" in " ".join(unknown.stderr.split())
+
+
+def test_the_command_measures_the_tuned_network_disguised_and_draws_it(tmp_path: Path) -> None:
+    texts = [("you are a stupid worthless idiot", 1), ("shut up, you pathetic moron", 1)]
+    texts += [("the kettle is on the stove", 0), ("our train leaves at seven tomorrow", 0)]
+    data = tmp_path / "rows.jsonl"
+    rows = ({"text": f"{text} {at}", "labels": {"insult": y}} for at in range(6) for text, y in texts)
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "cards"
+    arguments = ["heads", "--tier", "tuned", "--data", str(data), "--resamples", "10", "--device", "cpu"]
+    found = CLI.invoke(app, [*arguments, "--head", "insult", "--out", str(out), "--json"])
+    assert found.exit_code == 0, found.output
+    suite = json.loads(found.stdout)["insult"]
+    assert suite["overall"]["auroc"]["value"] == 1.0
+    assert set(suite["by_disguise"]) == {"none", *KINDS}
+    recalls = {kind: part["recall"] for kind, part in suite["by_disguise"].items()}
+    assert recalls["none"] == recalls["zero_width"] == 1.0
+    assert min(recalls.values()) >= 0.5, recalls
+    assert (out / "insult.png").read_bytes().startswith(b"\x89PNG")
+    assert "| leet |" in (out / "insult.md").read_text(encoding="utf-8")
+    unknown = CLI.invoke(app, [*arguments, "--head", "insul"])
+    assert unknown.exit_code == 2
+    assert "Did you mean 'insult'" in " ".join(unknown.stderr.split())
