@@ -17,6 +17,7 @@ MARGINS = (1.0, 2.5, 4.0, 6.0)
 _CONJUNCTION = re.compile(r"(?:and|but|or|so|because)\s+", re.IGNORECASE)
 _HANGING = re.compile(r"[\s,;:]+([.!?]|$)")
 _STOPS = frozenset(".!?")
+_WORD = re.compile(r"[^\W\d_](?:[\w'’]*\w)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +108,10 @@ def plan_continuations(request: SpanRequest) -> list[Plan]:
 def tidy(text: str, draft: str) -> str:
     """Mend the ends where words were left out: nothing left hanging, capital and full stop as the draft has them.
 
-    An article follows the word that now stands behind it ("an excuse" for "a shitty excuse").
+    An article follows the word that now stands behind it ("an excuse" for "a shitty excuse"). Words that the draft has in
+    lower case only stay so.
     """
-    text = with_articles(text.strip(), draft).lstrip(",;:.!?)-").lstrip()
+    text = _in_lower_case(with_articles(text.strip(), draft), draft).lstrip(",;:.!?)-").lstrip()
     hanging = _CONJUNCTION.match(text)
     if hanging and not _CONJUNCTION.match(draft):
         text = text[hanging.end() :]
@@ -117,6 +119,18 @@ def tidy(text: str, draft: str) -> str:
     if text and draft[-1:] in _STOPS and text[-1].isalnum():
         text += "."
     return text[:1].upper() + text[1:] if draft[:1].isupper() else text
+
+
+def _in_lower_case(text: str, draft: str) -> str:
+    """Return the text with a small initial in every word that the draft writes with one, and never with a capital."""
+    cores = {match.group() for match in _WORD.finditer(draft)}
+
+    def kept(match: re.Match[str]) -> str:
+        word, begins = match.group(), text[: match.start()].rstrip().endswith((".", "!", "?"))
+        small = word[:1].lower() + word[1:]
+        return small if small in cores and word not in cores and not begins else word
+
+    return _WORD.sub(kept, text)
 
 
 def overlaps(span: Span, others: Sequence[Span]) -> bool:

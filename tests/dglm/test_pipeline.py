@@ -227,6 +227,13 @@ def test_an_unknown_checkpoint_is_refused() -> None:
             "what a shitty excuse for an bus, a hour late",
             "what an excuse for an bus, a hour",
         ),
+        ("The deal is what They want", "the stupid deal is what they want", "the deal is what they want"),
+        (
+            "You know The deal. The rest is late",
+            "You idiot know the deal, the rest is late",
+            "You know the deal. The rest is late",
+        ),
+        ("Élan is good", "you have élan, fool", "élan is good"),
     ],
 )
 def test_the_ends_are_mended(written: str, draft: str, tidied: str) -> None:
