@@ -35,7 +35,7 @@ from guardrail.text.segment import sentences, windows
 from guardrail.types import Passage, Score, Span
 
 if TYPE_CHECKING:
-    from guardrail.tunable import Trunk, Upper
+    from guardrail.classifiers.network import Trunk, Upper
 
 FORMAT: Final = "guardrail-tuned/1"
 TIER: Final = "tuned"
@@ -101,7 +101,7 @@ class TunedNetwork:
     def _compute(self, texts: Sequence[str]) -> Logits:
         import torch
 
-        from guardrail.tunable import padded
+        from guardrail.classifiers.network import padded
 
         limit = self.encoder.max_tokens
         sequences = [ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]] for ids in self.encoder.tokens(texts)]
@@ -195,7 +195,7 @@ def load_tuned(encoder: Encoder, path: Path = SHIPPED) -> TunedNetwork:
 def _load(encoder: Encoder, path: Path) -> TunedNetwork:
     from safetensors.torch import load_file
 
-    from guardrail.tunable import Trunk, Upper
+    from guardrail.classifiers.network import Trunk, Upper
 
     facts = tuned_facts(path)
     bert = encoder.transformer

@@ -23,12 +23,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from guardrail.bert import Bert
+from guardrail.classifiers.network import Trunk, Upper
 from guardrail.classifiers.tuned import load_tuned
 from guardrail.encoder import Encoder
 from guardrail.errors import CheckpointError
 from guardrail.evaluate.data import LabelledText
 from guardrail.learn.tuned_data import BATCH_TOKENS, Floats, TrunkStates, by_length, cut, loss_weights, targets
-from guardrail.tunable import Trunk, Upper
 
 FROZEN = 3
 """Layers of the trunk: the lower half of the embedded encoder."""

@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from guardrail.classifiers.network import Trunk, padded
 from guardrail.evaluate.data import LabelledText, labels_of
 from guardrail.evaluate.disguise import disguise
 from guardrail.evaluate.heads import HARM_LABELS
 from guardrail.learn.invariance import counterfactuals, swap_groups
 from guardrail.learn.weighting import TOTAL, row_weights
-from guardrail.tunable import Trunk, padded
 
 Floats = npt.NDArray[np.float32]
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from guardrail.classifiers.linear import list_heads, load_head
+from guardrail.classifiers.network import Trunk, Upper
 from guardrail.encoder import Encoder
 from guardrail.errors import DataError
 from guardrail.evaluate.data import LabelledText, labels_of
@@ -22,7 +23,6 @@ from guardrail.learn.report import rounded
 from guardrail.learn.train import MIN_LEFT_OUT
 from guardrail.learn.tuned import FROZEN, bert_of, score_states
 from guardrail.learn.tuned_data import Sampling, TrunkStates, cut, draw
-from guardrail.tunable import Trunk, Upper
 
 MIN_CALIBRATION = 10
 MEASURED = {

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from guardrail.classifiers import tuned
+from guardrail.classifiers.network import Trunk, padded
 from guardrail.classifiers.tuned import TunedClassifier, load_tuned, tuned_facts
 from guardrail.encoder import Encoder, load_encoder
 from guardrail.errors import CheckpointError, ClassifierError, DataError
@@ -25,7 +26,6 @@ from guardrail.learn.tuned_card import render_tuned
 from guardrail.learn.tuned_data import CHARACTERS, Sampling, by_length, cut, draw, loss_weights, targets
 from guardrail.learn.tuned_measures import sentence_vectors, write_figures
 from guardrail.learn.tuned_session import TunedSession
-from guardrail.tunable import Trunk, padded
 from guardrail.types import Passage
 
 RUDE = ("you stupid fool", "get lost, idiot", "what a pathetic loser", "shut up, moron", "you disgust me, clown")

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from guardrail.classifiers.network import Upper
 from guardrail.classifiers.tuned import TunedNetwork, load_tuned, write_tuned
 from guardrail.encoder import load_encoder
 from guardrail.errors import CheckpointError
@@ -25,7 +26,6 @@ from guardrail.evaluate.data import read_many
 from guardrail.learn.tuned import FROZEN
 from guardrail.learn.tuned_data import Sampling, rows_to_learn
 from guardrail.learn.tuned_measures import HeldAside, write_figures
-from guardrail.tunable import Upper
 
 
 def averaged(earlier: TunedNetwork, later: TunedNetwork, share: float) -> Upper:

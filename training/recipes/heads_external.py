@@ -23,6 +23,7 @@ import numpy as np
 
 from guardrail.classifiers.linear import SHIPPED as HEADS
 from guardrail.classifiers.linear import read_head
+from guardrail.classifiers.network import Trunk
 from guardrail.classifiers.tuned import SHIPPED, load_tuned
 from guardrail.encoder import Encoder, load_encoder
 from guardrail.evaluate.bias import measure_bias
@@ -31,7 +32,6 @@ from guardrail.evaluate.metrics import Floats, evaluate_scores
 from guardrail.learn.tuned import FROZEN, bert_of, score_states
 from guardrail.learn.tuned_data import TrunkStates, cut
 from guardrail.learn.tuned_measures import sentence_vectors
-from guardrail.tunable import Trunk
 
 SETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # name: files, heads
     "tweeteval-offensive": (("tweeteval-offensive",), ("toxicity",)),

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from guardrail.classifiers.network import Trunk, Upper, padded
 from guardrail.classifiers.tuned import load_tuned, write_tuned
 from guardrail.encoder import Encoder, load_encoder
 from guardrail.evaluate.data import LabelledText, read_many
@@ -29,7 +30,6 @@ from guardrail.evaluate.metrics import Floats, quick_auroc
 from guardrail.learn.calibrate import platt
 from guardrail.learn.tuned import bert_of
 from guardrail.learn.tuned_data import BATCH_TOKENS, CHARACTERS, by_length, cut
-from guardrail.tunable import Trunk, Upper, padded
 
 LABEL = "illicit_request"
 REQUESTS = (

@@ -1,6 +1,5 @@
-"""A network of the encoder's own layers: the lower ones as they are, the upper ones tuned for another task.
+"""The network of the `tuned` tier: the lower layers of the embedded encoder as they are, the upper ones tuned.
 
-The tuned tier of classifiers is such a network, and so is the estimator of rewrites.
 The lower part is frozen (`Trunk`), so it can be the very module that embeds texts for the linear heads; the upper part
 (`Upper`) is a few transformer layers, mean pooling over the tokens, and one linear output for each label. Layers that
 learn syntax stay, layers that learn the task move (Tenney et al., ACL 2019; Lee et al., Surgical fine-tuning, ICLR 2023).
@@ -61,22 +60,13 @@ class Upper(nn.Module):
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """(B, T, d) hidden states of the trunk and (B, T) bool mask to (B, K) logits."""
-        logits: Tensor = self.out(self.dropout(mean(self.states(hidden, mask), mask)))
-        return logits
-
-    def states(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """Run the layers: (B, T, d) hidden states of the trunk and (B, T) bool mask to (B, T, d)."""
         bias = attention_bias(mask)
         for layer in self.layers:
             hidden = layer(hidden, bias)
-        return hidden
-
-
-def mean(states: Tensor, mask: Tensor) -> Tensor:
-    """(B, T, d) states to the mean (B, d) over the tokens of a (B, T) bool mask; 0 where there are none."""
-    weight = mask[:, :, None].to(states.dtype)
-    total: Tensor = (states * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1.0)
-    return total
+        weight = mask[:, :, None].to(hidden.dtype)
+        pooled = (hidden * weight).sum(dim=1) / weight.sum(dim=1)
+        logits: Tensor = self.out(self.dropout(pooled))
+        return logits
 
 
 def attention_bias(mask: Tensor) -> Tensor | None:
