@@ -126,7 +126,7 @@ def _in_lower_case(text: str, draft: str) -> str:
     cores = {match.group() for match in _WORD.finditer(draft)}
 
     def kept(match: re.Match[str]) -> str:
-        word, begins = match.group(), text[: match.start()].rstrip().endswith((".", "!", "?"))
+        word, begins = match.group(), text[: match.start()].rstrip()[-1:] in _STOPS
         small = word[:1].lower() + word[1:]
         return small if small in cores and word not in cores and not begins else word
 

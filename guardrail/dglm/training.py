@@ -9,6 +9,8 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +37,13 @@ from guardrail.errors import ConfigurationError, GuardrailError
 
 FORM_LOSS_WEIGHT = 0.3
 STATE = "state.safetensors"
+HELD_ASIDE = 10**6
+"""Step from which on the batches that measure a run are drawn; no run gets there."""
+
 HELD_CONTESTS = 64
 """Contests that are drawn from held-aside drafts when a run is measured."""
+
+_LOSS_SCALE = 1000.0  # tokens that a summed loss is divided by before the true count of the step is known
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -203,7 +210,7 @@ def train_step(
             raise TrainingDiverged(
                 f"the loss is not finite at step {state.step}, micro-batch {number}; the last checkpoint is kept"
             )
-        loss = (token_loss + FORM_LOSS_WEIGHT * form_loss) / 1000.0  # rescaled by the true count below
+        loss = (token_loss + FORM_LOSS_WEIGHT * form_loss) / _LOSS_SCALE
         loss.backward()  # type: ignore[no-untyped-call]
         token_total += token_loss.item()
         form_total += form_loss.item()
@@ -213,8 +220,8 @@ def train_step(
         contrast_total, row["preferred"] = contrast()
         if not math.isfinite(contrast_total.item()):
             raise TrainingDiverged(f"the contrast is not finite at step {state.step}; the last checkpoint is kept")
-        (contrast_total / 1000.0).backward()  # type: ignore[no-untyped-call]
-    state.advance(float(settings["clip"]), float(settings["ema"]), 1000.0 / count_total)
+        (contrast_total / _LOSS_SCALE).backward()  # type: ignore[no-untyped-call]
+    state.advance(float(settings["clip"]), float(settings["ema"]), _LOSS_SCALE / count_total)
     return row
 
 
@@ -245,6 +252,34 @@ def training_aims(recipe: Mapping[str, Any], guides: Mapping[str, Guide]) -> Aim
     chosen = tuple(guides[name] for name in settings.get("heads", ()))
     least, largest = settings.get("margins", MARGINS)
     return Aims(chosen, float(settings.get("share", 0.0)), (float(least), float(largest)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Desk:
+    """How the examples of a run become tensors and losses."""
+
+    decoder: Decoder
+    encoder: Encoder
+    stats: latents.LatentStatistics
+    index: Tensor
+
+    def prepared(self, batches: list[list[Example]], noise: float) -> list[Any]:
+        """Callables that collate a micro-batch each."""
+        return [partial(prepare, examples, self.decoder, self.encoder, self.stats, noise) for examples in batches]
+
+    def contrast(self, contests: Contests, examples: list[Example]) -> tuple[Tensor, float]:
+        """The weighted loss of contests, and the share of them that is won."""
+        prefix, target = prepare(examples, self.decoder, self.encoder, self.stats, 0.0)
+        loss, won = contrast_loss(self.decoder, prefix, target, self.index, contests.settings.beta)
+        return contests.settings.weight * loss, won
+
+    def measure(self, batches: list[list[Example]], contests: Contests | None) -> dict[str, float]:
+        """Losses on held-aside batches and, where there are any, the share of held-aside contests that is won."""
+        row = validation_loss(self.decoder, self.prepared(batches, 0.0), self.index)
+        if contests is not None:
+            with torch.no_grad():
+                row["validation_preferred"] = self.contrast(contests, contests(HELD_ASIDE, HELD_CONTESTS))[1]
+        return row
 
 
 def train_decoder(
@@ -284,30 +319,19 @@ def train_decoder(
     held_aside = load_corpus(recipe, data, project, int(recipe["seed"]), split="test")
     validate = BatchSource(recipe, held_aside, codec, aims, "validation_mixture")
     noise = float(recipe["noise_augmentation"])
-
-    def prepared(batches: list[list[Example]], noise: float) -> list[Any]:
-        return [lambda examples=examples: prepare(examples, decoder, encoder, stats, noise) for examples in batches]
-
-    contests = contests_of(recipe, project, codec, aims)
-    held_contests = contests_of(recipe, project, codec, aims, "test")
-
-    def contrast(of: Contests, examples: list[Example]) -> tuple[Tensor, float]:
-        prefix, target = prepare(examples, decoder, encoder, stats, 0.0)
-        loss, won = contrast_loss(decoder, prefix, target, index, of.settings.beta)
-        return of.settings.weight * loss, won
+    contests, held_contests = (contests_of(recipe, project, codec, aims, split) for split in ("train", "test"))
+    desk = _Desk(decoder, encoder, stats, index)
 
     def step() -> dict[str, Any]:
         torch.manual_seed(int(recipe["seed"]) * 1_000_003 + state.step)
         lr = learning_rate(state.step, int(recipe["steps"]), settings)
-        beside = None if contests is None else lambda: contrast(contests, contests(state.step))
-        return train_step(state, decoder, prepared(source(state.step), noise), lr, settings, index, beside) | {"lr": lr}
+        beside = None if contests is None else lambda: desk.contrast(contests, contests(state.step))
+        return train_step(state, decoder, desk.prepared(source(state.step), noise), lr, settings, index, beside) | {
+            "lr": lr
+        }
 
     def measure() -> dict[str, float]:
-        row = validation_loss(decoder, prepared([b for i in range(3) for b in validate(10**6 + i)], 0.0), index)
-        if held_contests is not None:
-            with torch.no_grad():
-                row["validation_preferred"] = contrast(held_contests, held_contests(10**6, HELD_CONTESTS))[1]
-        return row
+        return desk.measure([batch for i in range(3) for batch in validate(HELD_ASIDE + i)], held_contests)
 
     every = int(recipe["checkpoint_every"])
     run_steps(state, Course(out, STATE, "log.jsonl", steps, int(recipe["batch"]), every, report), step, measure)

@@ -19,15 +19,15 @@ from guardrail.wire.pieces import Form, Piece
 
 __all__ = ["Once", "leftovers", "spells"]
 
-# Beside the names and ids of `NOT_TEXT`: numbers of the event, padding, settings, and what is read elsewhere.
+# Beside the names and ids of `NOT_TEXT`: numbers of the event, and settings.
 _SETTINGS = frozenset(
-    "event_id response_id request_id user_id tool_id caller_id skill_id sequence_number obfuscation logprobs top_logprobs "
-    "service_tier stop_sequence effort action size quality background output_format agent agent_name call_name tool_name "
-    "toolset_name mcp_server_name provider system_fingerprint usage source_type file_data language operation environment "
-    "memory_limit version partial_image_b64 thought_signature thoughtSignature fallback_credit_token "
-    "recommended_model".split()
+    "event_id response_id request_id user_id tool_id caller_id skill_id sequence_number service_tier effort action "
+    "size quality background output_format agent agent_name call_name tool_name toolset_name mcp_server_name provider "
+    "system_fingerprint source_type file_data language operation environment memory_limit version "
+    "fallback_credit_token recommended_model".split()
 )
-# Values that nobody reads as words, whatever characters are in them: encrypted, encoded, or a date in words.
+# Values that nobody reads as words, whatever characters are in them: encrypted, encoded, padding, a date in words; and what is
+# read elsewhere.
 _OPAQUE = frozenset(
     "encrypted_content encrypted_index encrypted_stdout signature thought_signature thoughtSignature b64_json "
     "partial_image_b64 url uri image_url file_url filename page_age retrieved_at created_at expires_at logprobs "
