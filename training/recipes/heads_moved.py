@@ -161,7 +161,8 @@ def main() -> None:
     data = build_dataset(drawn(read_many(arguments.data)), EmbeddingCache(encoder, arguments.cache))
     arguments.out.mkdir(parents=True, exist_ok=True)
     heads = " ".join(f"--head {name}" for name in arguments.head)
-    command = f"python training/recipes/heads_moved.py --data runs/heads/mixture.jsonl.gz {heads}"
+    files = " ".join(f"--data runs/heads/{path.name}" for path in arguments.data)
+    command = f"python training/recipes/heads_moved.py {files} {heads}"
     provenance = Provenance(command, 0, encoder.name, read_origins(arguments.sources))
     found = {name: make(name, data, arguments.heads, arguments.out, provenance) for name in arguments.head}
     summary = arguments.out / SUMMARY
